@@ -1,0 +1,312 @@
+"""Carrying out a plan: one job a decision, each fact durable before the next, and nothing lost to a kill.
+
+The order that makes this safe: a lock entry names a job as soon as it is submitted, a result is written as
+soon as it is known, and what was interrupted is found again by the next plan as `resume`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from types import FrameType
+
+from evalops import jobs, verdicts
+from evalops.errors import Diagnostic, EvalopsError, Severity
+from evalops.lock import Entry, Lock, Status
+from evalops.plan import Action, Change, Plan
+from evalops.project import Project
+from evalops.providers.base import Event, Finished, Job, Progress, Provider, Refused, Request, Unclear
+from evalops.result import Verdict
+
+MOST_VERDICTS = 64 << 20  # bytes
+
+Observer = Callable[[str, Event], None]  # the address an event is about ("" for none), and the event
+
+
+@dataclass(slots=True)
+class Applied:
+    """What an apply did, in the order in which it happened."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    locks: set[str] = field(default_factory=set)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    interrupted: bool = False
+    unclear: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """What the results themselves warn of, with the address."""
+        return [
+            (address, str(warning))
+            for address, entry in sorted(self.entries.items())
+            for warning in (entry.summary or {}).get("warnings", ())
+        ]
+
+    @property
+    def failed(self) -> list[Entry]:
+        """The entries whose job failed."""
+        return [entry for entry in self.entries.values() if entry.status is Status.FAILED]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One apply under way."""
+
+    project: Project
+    locks: dict[str, Lock]
+    providers: Mapping[str, Provider]
+    observe: Observer
+    applied: Applied = field(default_factory=Applied)
+
+    def put(self, path: str, entry: Entry) -> None:
+        """Writes one entry to its lockfile, durably."""
+        self.locks[path] = self.locks.get(path, Lock(path=path)).put(entry)
+        self.project.write_lock(self.locks[path])
+        self.applied.entries[entry.address] = entry
+        self.applied.locks.add(path)
+
+    @property
+    def most_verdicts(self) -> int:
+        """How many lines a verdicts file of the allowed size can have at the most."""
+        return self.project.settings.verdicts_max_bytes // verdicts.SHORTEST
+
+    def sections(self, path: str) -> dict[str, verdicts.Section]:
+        """The sections of a verdicts file, none where there is no file that can be used."""
+        try:
+            return verdicts.parse(self.project.read(path, MOST_VERDICTS), path)
+        except EvalopsError as error:
+            if error.diagnostics[0].code != "file/missing":
+                self.applied.diagnostics.append(replace(error.diagnostics[0], severity=Severity.WARNING))
+            return {}
+
+    def write_sections(self, path: str, sections: Mapping[str, verdicts.Section]) -> None:
+        """Writes a verdicts file; one that is empty or larger than the project wants is not there."""
+        data = verdicts.dump(sections)
+        if sections and len(data) <= self.project.settings.verdicts_max_bytes:
+            self.project.write(path, data)
+        else:
+            (self.project.root / path).unlink(missing_ok=True)
+
+
+def carry_out(
+    project: Project,
+    plan: Plan,
+    locks: Mapping[str, Lock],
+    providers: Mapping[str, Provider],
+    observe: Observer,
+) -> Applied:
+    """Everything the plan says. Raises EvalopsError where a file or the store cannot be written.
+
+    SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set.
+    """
+    run = _Run(project, dict(locks), providers, observe)
+    work: list[tuple[Change, Job, Request]] = []
+    for change in plan.changes:
+        if change.action is Action.ADOPT and change.found:
+            _copy(run, change, change.found)
+        elif change.action is Action.REGRADE and change.entry:
+            _regrade(run, change, change.entry)
+        elif change.action in _RUNS or (change.action is Action.ADOPT and change.job):
+            work += _submit(run, change)
+    _forget(run, plan)
+    _follow(run, work)
+    for change in plan.of(Action.ADOPT):
+        entry = run.applied.entries.get(change.source or "")
+        if not change.found and not change.job and entry and entry.status is Status.COMPLETED:
+            _copy(run, change, entry)
+    return run.applied
+
+
+_RUNS = (Action.CREATE, Action.RERUN, Action.RESUME)
+
+
+def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
+    """Submits one change and writes down the job before anything waits for it."""
+    assert change.wanted is not None
+    evaluation, identity = change.wanted
+    provider = run.providers[evaluation.provider]
+    request = provider.prepare(evaluation, identity, change.generation)
+    outcome = provider.submit(request)
+    if isinstance(outcome, Refused):
+        run.applied.diagnostics += (replace(each, address=change.address) for each in outcome.diagnostics)
+        return []
+    if isinstance(outcome, Unclear):
+        run.applied.unclear.append(change.address)
+        return []
+    if change.action is Action.RESUME and outcome.status is Status.FAILED:
+        provider.retry(outcome.id)
+        outcome = replace(outcome, status=Status.PENDING, message=None, finished_at=None)
+    old = change.entry
+    run.put(
+        change.lock,
+        Entry(
+            address=change.address,
+            fingerprint=identity.fingerprint,
+            generation=change.generation,
+            reason=change.why or (old.reason if old and old.generation == change.generation else None),
+            provider=evaluation.provider,
+            origin=provider.origin,
+            job=outcome.id,
+            status=Status.PENDING if outcome.status is Status.COMPLETED else outcome.status,
+            created_at=outcome.created_at,
+            dataset=jobs.dataset_of(identity),
+            inputs=identity.inputs,
+            grade=identity.grade,
+            # The last result stays until the new one is there; its `job` says what it is of.
+            summary=old.summary if old else None,
+            gates=old.gates if old else (),
+            unknown=old.unknown if old else {},
+        ),
+    )
+    return [(change, outcome, request)]
+
+
+def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
+    """Waits for all submitted jobs, provider by provider, and collects each as it ends."""
+    for name in sorted({change.wanted.evaluation.provider for change, _, _ in work if change.wanted}):
+        provider = run.providers[name]
+        own = [each for each in work if each[0].wanted and each[0].wanted.evaluation.provider == name]
+        by_job = {job.id: (change, request) for change, job, request in own}
+        done = [job for _, job, _ in own if job.status is Status.COMPLETED]
+        for job in done:
+            _collect(run, *by_job[job.id], job, provider)
+        waiting = [(job, request) for _, job, request in own if job.status is not Status.COMPLETED]
+        if not waiting:
+            continue
+        with provider.follow(waiting) as following, _signals(run, following.stop):
+            for event in following:
+                if isinstance(event, Finished):
+                    change, request = by_job[event.job.id]
+                    run.observe(change.address, event)
+                    _collect(run, change, request, event.job, provider)
+                else:
+                    job = event.job if isinstance(event, Progress) else None
+                    run.observe(by_job[job][0].address if job in by_job else "", event)
+
+
+def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Provider) -> None:
+    """Writes down how a job ended: its result, its failure, or that it goes on later."""
+    entry = run.locks[change.lock].entries[change.address]
+    assert change.wanted is not None
+    if job.status is not Status.COMPLETED:
+        run.put(change.lock, replace(entry, status=job.status, message=job.message, finished_at=job.finished_at))
+        return
+    summary, kept = jobs.grade(
+        change.wanted,
+        request.rows(),
+        (verdict for verdict, _ in provider.rows(job.id)),
+        usage=provider.usage(job.id, change.wanted.evaluation),
+        most=run.most_verdicts,
+    )
+    entry = replace(entry, status=Status.COMPLETED, message=None, finished_at=job.finished_at)
+    _keep_verdicts(run, change.lock, change.address, job.id, kept)
+    run.put(change.lock, jobs.finished(entry, change.wanted, summary))
+
+
+def _copy(run: _Run, change: Change, source: Entry) -> None:
+    """Gives an address the work that another one has, graded by its own rules."""
+    assert change.wanted is not None
+    entry = replace(
+        source,
+        address=change.address,
+        dataset=jobs.dataset_of(change.wanted.identity),
+        unknown=change.entry.unknown if change.entry else {},
+    )
+    same = source.grade == change.wanted.identity.grade
+    if same and source.summary is not None:
+        _copy_verdicts(run, change, source)
+        run.put(change.lock, jobs.finished(entry, change.wanted, dict(source.summary)))
+    else:
+        _regrade(run, change, entry, source.address)
+
+
+def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None) -> None:
+    """Grades a finished job again: from its summary where only thresholds changed, else from its verdicts."""
+    assert change.wanted is not None
+    if entry.grade == change.wanted.identity.grade and entry.summary is not None:
+        run.put(change.lock, jobs.finished(entry, change.wanted, dict(entry.summary)))
+        return
+    evaluation = change.wanted.evaluation
+    provider = run.providers[evaluation.provider]
+    request = provider.prepare(evaluation, change.wanted.identity, entry.generation)
+    found: Iterable[Verdict] = (verdict for verdict, _ in provider.rows(entry.job or ""))
+    first = next(iter(found), None)
+    found = chain([first], found) if first else _kept_verdicts(run, kept_at or change.address, entry.job)
+    if not found:
+        run.applied.diagnostics.append(
+            Diagnostic(
+                code="result/no-verdicts",
+                message=f"`{change.address}` cannot be graded again: neither its rows nor its verdicts file are here",
+                address=change.address,
+                hint=f"evalops apply --rerun '{change.address}' --reason 'grade again' runs it anew",
+            )
+        )
+        return
+    old = entry.summary or {}
+    summary, kept = jobs.grade(
+        change.wanted,
+        request.rows(),
+        found,
+        usage=old.get("usage", {}),
+        rungs=old.get("rungs", {}),
+        most=run.most_verdicts,
+    )
+    _keep_verdicts(run, change.lock, change.address, entry.job or "", kept)
+    run.put(change.lock, jobs.finished(entry, change.wanted, summary))
+
+
+def _forget(run: _Run, plan: Plan) -> None:
+    """Takes entries without a spec out of their locks, and their verdicts with them."""
+    for change in plan.of(Action.FORGET):
+        lock_ = run.locks[change.lock].drop([change.address])
+        run.locks[change.lock] = lock_
+        path = verdicts.beside(change.lock)
+        sections = run.sections(path)
+        if sections.pop(change.address, None):
+            run.write_sections(path, sections)
+        run.project.write_lock(lock_)
+        run.applied.locks.add(change.lock)
+
+
+def _keep_verdicts(run: _Run, lock: str, address: str, job: str, kept: list[Verdict]) -> None:
+    path = verdicts.beside(lock)
+    sections = run.sections(path)
+    sections.pop(address, None)
+    if kept:
+        sections[address] = verdicts.Section(address=address, job=job, verdicts=kept)
+    run.write_sections(path, sections)
+
+
+def _copy_verdicts(run: _Run, change: Change, source: Entry) -> None:
+    kept = _kept_verdicts(run, source.address, source.job)
+    if kept:
+        _keep_verdicts(run, change.lock, change.address, source.job or "", kept)
+
+
+def _kept_verdicts(run: _Run, address: str, job: str | None) -> list[Verdict]:
+    """The verdicts of an address and job from whichever verdicts file has them."""
+    for path in run.locks:
+        section = run.sections(verdicts.beside(path)).get(address)
+        if section and section.job == job:
+            return list(section.verdicts)
+    return []
+
+
+@contextmanager
+def _signals(run: _Run, stop: Callable[..., None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops, the second stops at once. Only flags are set: no record is torn."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop(now=run.applied.interrupted)
+        run.applied.interrupted = True
+
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, handle) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -1,0 +1,222 @@
+"""`evalops apply`"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalops.cli.output import answer, complain, open_project, project_option, say, selection
+from evalops.errors import Diagnostic, EvalopsError, Exit
+from evalops.views.safe import line
+
+if TYPE_CHECKING:
+    from evalops.apply import Applied
+    from evalops.plan import Plan
+    from evalops.planning import Planned
+    from evalops.project import Project
+
+
+@click.command("apply")
+@selection
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("-v", "--verbose", is_flag=True, help="Show how templates changed, and what is in step.")
+@click.option("--approved", metavar="DIGEST", help="Go on only if the plan has this digest.")
+@click.option("--rerun", multiple=True, metavar="ADDRESS", help="Run this one again; needs --reason.")
+@click.option("--reason", help="Why, for the lockfile.")
+@click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
+@project_option
+def command(**options: Any) -> int:
+    """Carry out the plan: run what is new, finish what was interrupted, write the lockfiles.
+
+    Shows the plan and asks, unless --yes. Without a terminal nothing is asked: --yes or --approved is needed as
+    soon as something costs money. A saved plan may stand in place of SELECTORS; it is refused if one of its
+    addresses has moved on. Ctrl-C keeps what is done; the same command goes on.
+
+    \b
+    evalops apply
+    evalops apply tag:nightly --yes
+    evalops apply plan.json
+    evalops apply --rerun tone --reason 'the endpoint was upgraded'
+    """
+    if bool(options["rerun"]) != bool(options["reason"]):
+        raise click.UsageError("--rerun and --reason go together: the lockfile records why it ran again.")
+    project = open_project(options["folder"])
+    with project.apply_lock():
+        return _apply(project, options)
+
+
+def _apply(project: Project, options: dict[str, Any]) -> int:
+    from evalops import apply, planning
+    from evalops.cli.progress import watch
+
+    providers = planning.open_providers(project)
+    saved, selectors = _saved(options["selectors"])
+    try:
+        planned = _plan(project, options, selectors, providers)
+        plan = _held_to(planned.plan, saved, options["approved"])
+        _show(project, planned, plan, verbose=options["verbose"])
+        if not plan.has_changes:
+            return _close(project, plan, apply.Applied())
+        _confirm(plan, yes=options["yes"] or bool(options["approved"]) or saved is not None)
+        for change in plan.changes:
+            if change.wanted:
+                for text in change.wanted.evaluation.texts:
+                    project.keep_text(text.source)
+        with watch() as observe:
+            applied = apply.carry_out(project, plan, planned.locks, providers, observe)
+    finally:
+        for provider in providers.values():
+            provider.close()
+    return _close(project, plan, applied)
+
+
+def _plan(project: Project, options: dict[str, Any], selectors: tuple[str, ...], providers: Any) -> Planned:
+    from evalops import planning
+    from evalops.plan import Options
+
+    return planning.make(
+        project,
+        planning.Selection(include=selectors, exclude=options["exclude"]),
+        options=Options(
+            rerun=frozenset(options["rerun"]), reason=options["reason"], retry_failed=options["retry_failed"]
+        ),
+        providers=providers,
+    )
+
+
+def _saved(selectors: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """A saved plan among the arguments, and the selectors without it."""
+    paths = [each for each in selectors if each.endswith(".json")]
+    if not paths:
+        return None, selectors
+    try:
+        value = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
+        changes = {each["address"]: each for each in value["changes"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvalopsError(
+            Diagnostic(
+                code="plan/unreadable",
+                message=f"`{paths[0]}` is no saved plan: {type(error).__name__}",
+                hint=f"evalops plan --out {paths[0]}",
+            )
+        ) from None
+    return changes, tuple(each for each in selectors if each not in paths)
+
+
+def _held_to(plan: Plan, saved: Any, approved: str | None) -> Plan:
+    """The plan, cut to what was saved or approved. Raises EvalopsError (exit 5) where that moved on."""
+    from dataclasses import replace
+
+    if approved and plan.digest != approved:
+        raise EvalopsError(
+            Diagnostic(
+                code="plan/stale",
+                message=f"the plan that was approved is not the plan of today (its digest is {plan.digest})",
+                hint="run `evalops plan`, review it, and approve that digest",
+            ),
+            exit_code=Exit.LOCKED_OR_STALE,
+        )
+    if saved is None:
+        return plan
+    wanted = [each for each in plan.changes if each.address in saved and saved[each.address]["action"] != "noop"]
+    moved = [each.address for each in wanted if not _same(saved[each.address], each)]
+    moved += sorted(
+        address
+        for address, each in saved.items()
+        if each["action"] != "noop" and address not in {change.address for change in wanted}
+    )
+    if moved:
+        raise EvalopsError(
+            *(
+                Diagnostic(
+                    code="plan/stale",
+                    message=f"`{address}` has moved on since the plan was saved",
+                    hint="run `evalops plan` again and look at what is different",
+                )
+                for address in moved
+            ),
+            exit_code=Exit.LOCKED_OR_STALE,
+        )
+    return replace(plan, changes=tuple(wanted))
+
+
+def _same(saved: Any, change: Any) -> bool:
+    from evalops.plan import Action
+
+    # A plan made offline says `create` where apply, which asks the provider, finds the job and pays nothing.
+    actions = {change.action.value} | ({"create", "rerun"} if change.action is Action.ADOPT else set())
+    return (
+        saved.get("fingerprint") == change.fingerprint
+        and saved.get("generation") == change.generation
+        and saved.get("action") in actions
+    )
+
+
+def _show(project: Project, planned: Planned, plan: Plan, *, verbose: bool) -> None:
+    from evalops.views import json_, text
+
+    complain(planned.warnings, project)
+    say(text.plan(json_.plan(plan, (), project.kept_text), verbose=verbose))
+
+
+def _confirm(plan: Plan, *, yes: bool) -> None:
+    if yes or not any(change.action.money == "paid" for change in plan.changes):
+        return
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise EvalopsError(
+            Diagnostic(
+                code="apply/not-confirmed",
+                message="there is no terminal to ask for confirmation",
+                hint=f"evalops apply --yes, or evalops apply --approved {plan.digest}",
+            )
+        )
+    click.confirm("Run this?", abort=True, err=True)
+
+
+def _close(project: Project, plan: Plan, applied: Applied) -> int:
+    """The table of results, the lockfiles written, the gates that fail, and the exit code."""
+    from evalops.cli.status import states
+    from evalops.views import tables, text
+
+    complain(applied.diagnostics, project)
+    locks, _ = project.locks()
+    addresses = {change.address for change in plan.changes}
+    entries = {each.address: each for lock in locks.values() for each in lock.entries.values()}
+    if applied.entries:
+        answer(tables.status([each for each in states(locks) if each["address"] in applied.entries]))
+        for address, warning in applied.warnings:
+            say(f"warning: {line(address)}: {line(warning)}")
+    failed = [(address, gate) for address in sorted(addresses & set(entries)) for gate in entries[address].failed_gates]
+    for address, gate in failed:
+        say(f"gate {line(address)}: {text.gate(gate)}")
+    complain((_failure(entry) for entry in applied.failed), project)
+    if applied.locks:
+        answer("Locks written: " + ", ".join(sorted(applied.locks)))
+    return _exit_code(plan, applied, gates_failed=bool(failed))
+
+
+def _failure(entry: Any) -> Diagnostic:
+    return Diagnostic(
+        code="job/failed",
+        message=f"`{entry.address}` failed: {entry.message}",
+        address=entry.address,
+        hint="finished rows are kept; mend the cause, then: evalops apply --retry-failed",
+    )
+
+
+def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool) -> int:
+    from evalops.plan import Action
+
+    if applied.interrupted:
+        say("Interrupted. What is done is kept; to go on:\n  evalops apply")
+        return Exit.INTERRUPTED
+    if applied.unclear:
+        return Exit.UNKNOWN_OUTCOME
+    blocked = any(plan.of(Action.FAILED, Action.DENIED))
+    if applied.failed or blocked or any(each.is_error for each in applied.diagnostics):
+        return Exit.PROBLEM
+    return Exit.GATE_FAILED if gates_failed else Exit.OK

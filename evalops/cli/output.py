@@ -1,0 +1,76 @@
+"""What the verbs share: the project option, where output goes, and how problems are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from evalops.errors import Diagnostic, EvalopsError
+
+if TYPE_CHECKING:
+    from evalops.project import Project
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def project_option(command: Command) -> Command:
+    """`--project DIR` after the verb as well as before it."""
+    option = click.option(
+        "--project", "folder", type=click.Path(path_type=Path), help="The project folder; default: here or above."
+    )
+    return option(command)
+
+
+def selection(command: Command) -> Command:
+    """The arguments that choose evaluations."""
+    exclude = click.option("-x", "--exclude", multiple=True, metavar="SELECTOR", help="Leave these out.")
+    return click.argument("selectors", nargs=-1)(exclude(command))
+
+
+def open_project(folder: Path | None) -> Project:
+    """The project named by either option, else the one here or above."""
+    from evalops import project
+
+    root = click.get_current_context().find_root()
+    folder = root.obj = folder or root.obj
+    return project.find(folder, explicit=folder is not None)
+
+
+def answer(text: str) -> None:
+    """The result of a verb, on stdout."""
+    click.echo(text, nl=not text.endswith("\n"), color=_colour(sys.stdout))
+
+
+def say(text: str) -> None:
+    """Progress and remarks, on stderr."""
+    click.echo(text, err=True, color=_colour(sys.stderr))
+
+
+def complain(diagnostics: Iterable[Diagnostic], project: Project | None = None) -> None:
+    """Problems, on stderr, each with the line it is about."""
+    from evalops.views import text
+
+    found = list(diagnostics)
+    if found:
+        say(text.diagnostics(found, _reader(project)))
+
+
+def _reader(project: Project | None) -> Callable[[str], Sequence[str]]:
+    @cache
+    def lines(path: str) -> Sequence[str]:
+        try:
+            return (project or open_project(None)).read(path).decode("utf-8", "replace").splitlines()
+        except (EvalopsError, RuntimeError, OSError):
+            return ()
+
+    return lines
+
+
+def _colour(stream: Any) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

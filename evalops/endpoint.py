@@ -1,0 +1,169 @@
+"""Where a model is served and which key may go there: resolved offline, from the spec and evalops.yaml only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from evalops import schema
+from evalops.errors import Diagnostic, EvalopsError, Mark
+from evalops.settings import Credential, Settings
+from evalops.spec import Evaluation, Model
+
+EMBEDDED = "embedded/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An OpenAI-compatible endpoint. An empty `base_url` is the embedded runtime of this package."""
+
+    base_url: str
+    model: str
+    credential: Credential | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        return not self.base_url
+
+
+@dataclass(frozen=True, slots=True)
+class _Vendor:
+    base_url: str
+    credential: Credential | None
+
+
+def _vendor(name: str, base_url: str, env: str | None) -> _Vendor:
+    return _Vendor(base_url, (env and Credential(name=name, env=env, origins=(origin(base_url),))) or None)
+
+
+def origin(url: str) -> str:
+    """`https://host` or `https://host:port` of a URL: what a credential is bound to."""
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    port = f":{parts.port}" if parts.port and parts.port != default else ""
+    host = parts.hostname or ""
+    return f"{parts.scheme}://[{host}]{port}" if ":" in host else f"{parts.scheme}://{host}{port}"
+
+
+# The vendors' own OpenAI-compatible endpoints, each with the key its users already have.
+VENDORS = {
+    "openai/": _vendor("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic/": _vendor("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "google/": _vendor("google", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "together/": _vendor("together", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
+    "ollama/": _vendor("ollama", "http://127.0.0.1:11434/v1", None),
+}
+
+
+def resolve(model: Model, settings: Settings, mark: Mark) -> Endpoint:
+    """The endpoint of `model`.
+
+    Raises EvalopsError where the id is unknown, the URL is not allowed, or the credential is not bound to it.
+    """
+    served = settings.models.get(model.model)
+    if model.external_base_url is not None:
+        return _bound(model.external_base_url, model.model, model.credential, settings, mark)
+    if served is not None and "base_url" in served:
+        name = model.credential or served.get("credential")
+        return _bound(served["base_url"], served.get("model", model.model), name, settings, mark)
+    if model.model.startswith(EMBEDDED):
+        return Endpoint(base_url="", model=model.model)
+    prefix = next((each for each in VENDORS if model.model.startswith(each)), None)
+    if prefix and model.model_source in (None, "external"):
+        vendor = VENDORS[prefix]
+        if model.credential:
+            return _bound(vendor.base_url, model.model.removeprefix(prefix), model.credential, settings, mark)
+        return Endpoint(base_url=vendor.base_url, model=model.model.removeprefix(prefix), credential=vendor.credential)
+    served_ids = [each for each, value in settings.models.items() if "base_url" in value]
+    raise _problem(
+        "model",
+        f"nothing says where `{model.model}` is served",
+        mark,
+        schema.nearest(model.model, served_ids)
+        or f"add it to evalops.yaml under `models: {{{model.model}: {{base_url: …}}}}`, give `external_base_url`, "
+        f"or begin the id with one of {', '.join(f'`{each}`' for each in (EMBEDDED, *VENDORS))}",
+    )
+
+
+def check(evaluation: Evaluation, settings: Settings) -> list[Diagnostic]:
+    """What is wrong with the endpoints of an evaluation."""
+    problems: list[Diagnostic] = []
+    for model in evaluation.models:
+        try:
+            resolve(model, settings, evaluation.places.mark(*model.route, "model"))
+        except EvalopsError as error:
+            problems += error.diagnostics
+    return problems
+
+
+def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mark) -> Endpoint:
+    """The endpoint at `url`, with the named credential if its origins allow that."""
+    reason = refusal(url)
+    if reason:
+        raise _problem("url", f"`{url}` is not allowed: {reason}", mark)
+    if name is None:
+        return Endpoint(base_url=url.rstrip("/"), model=model)
+    credential = settings.credentials.get(name)
+    if credential is None:
+        raise _problem(
+            "credential",
+            f"no credential is called `{name}` in evalops.yaml",
+            mark,
+            schema.nearest(name, settings.credentials)
+            or f"add it: `credentials: {{{name}: {{env: …, origins: […]}}}}`",
+        )
+    if origin(url) not in {origin(each) for each in credential.origins}:
+        raise _problem(
+            "credential",
+            f"the credential `{name}` may not be sent to {origin(url)}",
+            mark,
+            f"evalops.yaml binds it to {', '.join(credential.origins)}",
+        )
+    return Endpoint(base_url=url.rstrip("/"), model=model, credential=credential)
+
+
+def refusal(url: str) -> str | None:
+    """Why rows and keys may not be sent to `url`, or None: https to a public name, http to this machine only."""
+    if not url.isascii() or re.search(r"[\s\\\x00-\x1f]", url):
+        return "it has characters that look-alike hosts are made of"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "it is no URL"
+    if parts.scheme not in ("http", "https") or not host:
+        return "it must begin with https:// and name a host"
+    if parts.username is not None or parts.password is not None:
+        return "it holds a user name or password"
+    if parts.query or parts.fragment:
+        return "it has a query or a fragment"
+    if is_loopback(host):
+        return None
+    if parts.scheme == "http":
+        return "http is for this machine only"
+    if host.endswith(".") or "xn--" in host:
+        return "its host is written in a way that look-alike hosts use"
+    if _is_address(host):
+        return "it names an address rather than a host"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(host: str) -> bool:
+    # Besides dotted quads, resolvers take `127.1`, `0x7f.1` and `2130706433` for addresses.
+    return ":" in host or re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*", host, re.I) is not None
+
+
+def _problem(what: str, message: str, mark: Mark, hint: str | None = None) -> EvalopsError:
+    return EvalopsError(Diagnostic(code=f"spec/{what}", message=message, mark=mark, hint=hint))

@@ -1,0 +1,1 @@
+"""The engine that judges rows with models: its models, cache, runs and store."""

@@ -1,0 +1,276 @@
+"""Carrying out jobs: dataset -> (generate) -> judge -> verdict -> store, row by row and without a barrier.
+
+Each job has a number of workers that take the next row from one stream, so that memory holds the rows in
+flight and no more. Everything runs on one event loop; what is done is committed twenty times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalops.dataset import Row, Uses
+from evalops.engine.judge import Judge, RowFailed
+from evalops.engine.model import Client, Endpoint, Reply, Route
+from evalops.engine.store import WINDOW, Store
+from evalops.errors import EvalopsError
+from evalops.fingerprint import canonical
+from evalops.lock import Status
+from evalops.result import Verdict, VerdictStatus
+from evalops.spec import Evaluation
+
+GRACE = 5.0  # seconds that calls in flight have to end after a stop
+
+
+@dataclass(slots=True, kw_only=True)
+class Target:
+    """Where the calls of one model go: an endpoint, or several that serve the same (one process a core).
+
+    `identity` stands for the model in the cache: what serves it today may stand elsewhere tomorrow.
+    """
+
+    identity: str
+    endpoints: tuple[Endpoint, ...]
+    is_embedded: bool = False
+    busy: list[int] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """How many calls it takes at once."""
+        return sum(endpoint.max_in_flight for endpoint in self.endpoints)
+
+    @contextlib.contextmanager
+    def pick(self) -> Iterator[Endpoint]:
+        """The endpoint with the fewest calls, for the time of one."""
+        if len(self.endpoints) == 1:
+            yield self.endpoints[0]
+            return
+        self.busy = self.busy or [0] * len(self.endpoints)
+        index = self.busy.index(min(self.busy))
+        self.busy[index] += 1
+        try:
+            yield self.endpoints[index]
+        finally:
+            self.busy[index] -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One job to carry out. `targets` answers `evaluation.models` one to one.
+
+    `submitted` is the digest the rows must have in the end; `rows` opens the keyed dataset anew.
+    """
+
+    job: str
+    evaluation: Evaluation
+    generation: int
+    total: int
+    submitted: str
+    use: Uses
+    rows: Callable[[], Iterator[tuple[str, Row]]]
+    targets: tuple[Target, ...]
+    max_error_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job was left."""
+
+    status: Status
+    message: str | None = None
+
+
+Report = Callable[[str, int, Mapping[str, int]], None]  # job, rows done, rows by status
+
+
+class Failed(Exception):
+    """The job cannot go on; the message is for the user."""
+
+
+class Run:
+    """One job under way."""
+
+    def __init__(self, work: Work, store: Store, client: Client) -> None:
+        self.work = work
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._client = client
+        self._stopping = False
+        self._digest = hashlib.sha256()
+        self._done = store.finished(work.job, work.total)
+        self._salt = f"{work.generation}\0".encode() if work.generation > 1 else b""
+        asks = {
+            id(model): self._ask(target)
+            for model, target in zip(work.evaluation.models, work.targets, strict=True)
+        }
+        embedded = {
+            id(model): target.is_embedded
+            for model, target in zip(work.evaluation.models, work.targets, strict=True)
+        }
+        self._judge = Judge(work.evaluation, asks, embedded)
+
+    def stop(self) -> None:
+        """Start no further row."""
+        self._stopping = True
+
+    async def run(self) -> Outcome:
+        """All rows that the store does not hold yet."""
+        rows = self._rows()
+        width = sum(target.width for target in self.work.targets) or 1
+        workers = [
+            asyncio.create_task(self._worker(rows)) for _ in range(max(1, min(width, self.work.total)))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        except Failed as failed:
+            return Outcome(status=Status.FAILED, message=str(failed))
+        except EvalopsError as error:
+            return Outcome(status=Status.FAILED, message=str(error))
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        if self._stopping:
+            return Outcome(status=Status.CANCELLED)
+        if self._digest.hexdigest() != self.work.submitted:
+            message = "the dataset changed while the job ran: apply again to run the new rows"
+            return Outcome(status=Status.FAILED, message=message)
+        return Outcome(status=Status.COMPLETED)
+
+    def _rows(self) -> Iterator[tuple[str, Row]]:
+        """The rows to do, while the digest of all of them is taken."""
+        columns = self.work.use.submitted
+        for key, row in self.work.rows():
+            used = {
+                column: row.source[column] for column in columns if row.source.get(column) not in (None, "")
+            }
+            self._digest.update(canonical(used) + b"\n")
+            position = row.position
+            if position >= self.work.total:
+                raise Failed("the dataset grew while the job ran: apply again to run the new rows")
+            if self._done[position >> 3] & 1 << (position & 7):
+                self.counts["kept"] += 1
+            else:
+                yield key, row
+
+    async def _worker(self, rows: Iterator[tuple[str, Row]]) -> None:
+        for key, row in rows:
+            if self._stopping:
+                return
+            try:
+                verdict, detail = await self._judge.row(key, row.source)
+            except RowFailed as failed:
+                if failed.fatal:
+                    raise Failed(failed.message) from None
+                verdict = Verdict(key, VerdictStatus.ERROR, None, failed.reason, failed.message)
+                detail = failed.detail
+            self._store.add_row(self.work.job, row.position, verdict, detail)
+            self.counts[verdict.status.value] += 1
+            if verdict.status is VerdictStatus.ERROR:
+                self._check_errors(verdict)
+            if self._store.is_full:
+                self._store.flush()
+
+    def _check_errors(self, verdict: Verdict) -> None:
+        errors, limit = self.counts["error"], self.work.max_error_rate * self.work.total
+        if errors > limit:
+            raise Failed(
+                f"{errors} of {self.work.total} rows ended in an error, more than the allowed share of "
+                f"{self.work.max_error_rate:.0%}; the last: {verdict.feedback}"
+            )
+
+    def _ask(self, target: Target) -> Any:
+        """One call through the cache: path and body in, the reply out."""
+        head = self._salt + target.identity.encode()
+
+        async def ask(route: Route, body: dict[str, Any]) -> Reply:
+            with target.pick() as endpoint:
+                data = json.dumps({"model": endpoint.model, **body}, ensure_ascii=False).encode(
+                    "utf-8", "backslashreplace"
+                )
+                key = hashlib.sha256(b"\0".join((head, route.encode(), data))).digest()
+                known = self._store.reply(key)
+                if known is not None:
+                    return known
+                reply = await self._client.call(endpoint, route, data)
+                self._store.add_reply(key, reply)
+                self.counts["calls"] += 1
+                return reply
+
+        return ask
+
+
+async def run_all(
+    works: Iterator[Work],
+    store: Store,
+    client: Client,
+    report: Report,
+    finish: Callable[[str, Outcome], None],
+    stop: asyncio.Event,
+    *,
+    at_once: int,
+) -> None:
+    """Carries out all jobs, `at_once` at a time, until they are done or `stop` is set.
+
+    Raises EvalopsError where the store cannot be written to: what was committed before is kept.
+    """
+    running: dict[asyncio.Task[Outcome], Run] = {}
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        while True:
+            while len(running) < at_once and not stop.is_set():
+                work = next(works, None)
+                if work is None:
+                    break
+                run = Run(work, store, client)
+                running[asyncio.create_task(run.run())] = run
+            if not running:
+                return
+            await asyncio.wait(
+                {*running, *(() if stop.is_set() else (stopped,))},
+                timeout=WINDOW,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            store.flush()
+            _report(running.values(), report)
+            if stop.is_set():
+                await _wind_down(running, store)
+            for task in [task for task in running if task.done()]:
+                run = running.pop(task)
+                store.flush()
+                report(run.work.job, _rows_done(run), dict(run.counts))
+                finish(
+                    run.work.job, task.result() if not task.cancelled() else Outcome(status=Status.CANCELLED)
+                )
+    finally:
+        stopped.cancel()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _wind_down(running: Mapping[asyncio.Task[Outcome], Run], store: Store) -> None:
+    """Lets calls in flight end within the grace time, then drops them."""
+    for run in running.values():
+        run.stop()
+    _, late = await asyncio.wait(running, timeout=GRACE)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    store.flush()
+
+
+def _report(runs: Any, report: Report) -> None:
+    for run in runs:
+        report(run.work.job, _rows_done(run), dict(run.counts))
+
+
+def _rows_done(run: Run) -> int:
+    counts = run.counts
+    return counts["kept"] + counts["scored"] + counts["invalid"] + counts["error"]

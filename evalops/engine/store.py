@@ -1,0 +1,223 @@
+"""Jobs, rows and replies in one SQLite file, so that a killed run goes on where it stopped.
+
+Writes are gathered and committed together, at the latest `WINDOW` seconds after the first of them: a kill
+loses the rows in flight and one such window. In WAL mode a commit survives the death of the process, and a
+torn one is rolled back at the next start. One process writes at a time; the apply lock sees to that.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evalops.engine.reply import Reply
+from evalops.errors import Diagnostic, EvalopsError, Mark
+from evalops.result import Verdict, VerdictStatus
+
+VERSION = 1
+WINDOW = 0.05  # seconds
+BATCH = 500  # writes; more are committed at once
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL, status TEXT NOT NULL,
+    message TEXT, rows INTEGER NOT NULL, created_at TEXT NOT NULL, finished_at TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+    job TEXT NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, status TEXT NOT NULL, value,
+    reason TEXT, feedback TEXT, rung TEXT, detail TEXT NOT NULL,
+    PRIMARY KEY (job, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replies (
+    key BLOB PRIMARY KEY, reply TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class JobRecord(NamedTuple):
+    """A job of the local engine."""
+
+    id: str
+    fingerprint: str
+    generation: int
+    status: str
+    message: str | None
+    rows: int
+    created_at: str
+    finished_at: str | None
+
+
+class Stored(NamedTuple):
+    """A row as the store holds it; `detail` has `orders`, `outputs`, `prompt_tokens`, `completion_tokens`, `calls`."""
+
+    position: int
+    verdict: Verdict
+    detail: dict[str, Any]
+
+
+class Store:
+    """The file at `path`, made where it does not exist. Raises EvalopsError where it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[tuple[Any, ...]] = []
+        self._replies: dict[bytes, str] = {}
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise EvalopsError(
+                    Diagnostic(
+                        code="store/newer-version",
+                        message="the job store was written by a newer evalops",
+                        mark=Mark(_shown(path)),
+                        hint="update evalops, or remove the file: its finished jobs are in the lockfiles",
+                    )
+                )
+            self._database.executescript(_TABLES)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+
+    def close(self) -> None:
+        """Commits what is gathered and closes the file."""
+        self.flush()
+        self._database.close()
+
+    def flush(self) -> None:
+        """Commits all gathered rows and replies. Raises EvalopsError where that fails, a full disk for one."""
+        if not self._rows and not self._replies:
+            return
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items())
+                )
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows
+                )
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        self._rows.clear()
+        self._replies.clear()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough is gathered to be committed before its window ends."""
+        return len(self._rows) + len(self._replies) >= BATCH
+
+    def add_job(self, job: JobRecord) -> JobRecord:
+        """Inserts a job; one with the same id stays as it is. Returns what the store holds. Durable."""
+        with self._explained():
+            self._database.execute("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", job)
+            self._sync()
+        return self.job(job.id) or job
+
+    def set_status(self, job: str, status: str, message: str | None, finished_at: str | None) -> None:
+        """Records how a job stands, after all its rows."""
+        self.flush()
+        with self._explained():
+            self._database.execute(
+                "UPDATE jobs SET status = ?, message = ?, finished_at = ? WHERE id = ?",
+                (status, message, finished_at, job),
+            )
+            self._sync()
+
+    def job(self, id_: str) -> JobRecord | None:
+        """One job, or None."""
+        with self._explained():
+            found = self._database.execute("SELECT * FROM jobs WHERE id = ?", (id_,)).fetchone()
+        return JobRecord(*found) if found else None
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs, newest first."""
+        with self._explained():
+            found = self._database.execute("SELECT * FROM jobs ORDER BY created_at DESC, id").fetchall()
+        return [JobRecord(*each) for each in found]
+
+    def add_row(self, job: str, position: int, verdict: Verdict, detail: dict[str, Any]) -> None:
+        """Gathers one row for the next commit."""
+        key, status, value, reason, feedback, orders, rung = verdict
+        if orders is not None:
+            detail["orders"] = orders
+        text = json.dumps(detail, ensure_ascii=False)
+        self._rows.append((job, position, key, status.value, value, reason, feedback, rung, text))
+
+    def rows(self, job: str) -> Iterator[Stored]:
+        """The rows of a job in the order of the dataset."""
+        self.flush()
+        with self._explained():
+            cursor = self._database.execute(
+                "SELECT position, key, status, value, reason, feedback, rung, detail FROM rows "
+                "WHERE job = ? ORDER BY position",
+                (job,),
+            )
+            for position, key, status, value, reason, feedback, rung, text in cursor:
+                detail = json.loads(text)
+                orders = detail.pop("orders", None)
+                verdict = Verdict(
+                    key, VerdictStatus(status), value, reason, feedback, orders and tuple(orders), rung
+                )
+                yield Stored(position, verdict, detail)
+
+    def finished(self, job: str, rows: int) -> bytearray:
+        """One bit a row, set where the job has it: what a resumed run skips."""
+        done = bytearray(rows // 8 + 1)
+        with self._explained():
+            for (position,) in self._database.execute("SELECT position FROM rows WHERE job = ?", (job,)):
+                if position < rows:
+                    done[position >> 3] |= 1 << (position & 7)
+        return done
+
+    def forget_errors(self, job: str) -> None:
+        """Drops the rows of a job that ended in an error, so that they are tried again."""
+        with self._explained():
+            self._database.execute("DELETE FROM rows WHERE job = ? AND status = 'error'", (job,))
+
+    def reply(self, key: bytes) -> Reply | None:
+        """A reply kept from an earlier call with the same content."""
+        text = self._replies.get(key)
+        if text is None:
+            found = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            if found is None:
+                return None
+            text = found[0]
+        return Reply(**json.loads(text))
+
+    def add_reply(self, key: bytes, reply: Reply) -> None:
+        """Gathers one reply for the next commit."""
+        value = {name: getattr(reply, name) for name in Reply.__slots__ if getattr(reply, name) is not None}
+        self._replies[key] = json.dumps(value, ensure_ascii=False)
+
+    def _sync(self) -> None:
+        # Jobs are few and lockfiles name them: their commits reach the disk, not only the system's cache.
+        self._database.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EvalopsError(
+                Diagnostic(
+                    code="store/unusable",
+                    message=f"the job store cannot be used: {error}",
+                    mark=Mark(_shown(self.path)),
+                    hint="free some disk space, then run the same command again: finished rows are kept"
+                    if "full" in str(error)
+                    else "check that the folder can be written to; if the file is damaged, remove it",
+                )
+            ) from error
+
+
+def _shown(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"

@@ -1,0 +1,201 @@
+"""The lockfile: one entry an address, canonical JSON made for review, safe against merges and edits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from evalops import schema
+from evalops.errors import Diagnostic, EvalopsError, Mark
+from evalops.fingerprint import canonical, sha256
+
+VERSION = 1
+SUFFIX = ".lock"
+
+
+class Status(StrEnum):
+    """What is known of an entry's job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still something to wait for or to go on with."""
+        return self in (Status.PENDING, Status.RUNNING, Status.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What was applied at one address.
+
+    `summary` is the job's result as JSON, `gates` the verdict on each threshold, `grade` the digest of the
+    grade fields they were made with. `reason` is why the generation was raised. Times are RFC 3339, UTC.
+    """
+
+    address: str
+    fingerprint: str
+    generation: int = 1
+    reason: str | None = None
+    provider: str
+    origin: str | None = None
+    job: str | None = None
+    status: Status
+    message: str | None = None
+    created_at: str
+    finished_at: str | None = None
+    dataset: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    grade: str
+    summary: Mapping[str, Any] | None = None
+    gates: tuple[Mapping[str, Any], ...] = ()
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed_gates(self) -> list[Mapping[str, Any]]:
+        """The gates of the result that do not hold; none while there is no result of this job."""
+        if self.status is not Status.COMPLETED:
+            return []
+        return [gate for gate in self.gates if gate.get("verdict") == "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """The entries of one lockfile by address; `path` as shown to the user."""
+
+    path: str
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def put(self, *entries: Entry) -> Lock:
+        """This lock with these entries added or replaced."""
+        return replace(self, entries={**self.entries, **{entry.address: entry for entry in entries}})
+
+    def drop(self, addresses: Iterable[str]) -> Lock:
+        """This lock without these entries."""
+        gone = set(addresses)
+        return replace(self, entries={key: each for key, each in self.entries.items() if key not in gone})
+
+
+# The order of the keys in a lockfile: what a reviewer looks for first comes first.
+_FIELDS = (
+    "fingerprint", "generation", "reason", "provider", "origin", "job", "status", "message",
+    "created_at", "finished_at", "dataset", "inputs", "grade", "summary", "gates",
+)  # fmt: skip
+_OPTIONAL = ("reason", "origin", "message", "finished_at")
+
+
+def beside(spec: str) -> str:
+    """The lockfile of a spec file: `NAME.lock` for `NAME.yaml`."""
+    return spec.rsplit(".", 1)[0] + SUFFIX
+
+
+def dump(lock: Lock) -> str:
+    """The lockfile's text: sorted entries, one key a line, a digest at the end of each entry."""
+    value = {
+        "version": VERSION,
+        **lock.unknown,
+        "evaluations": {address: _entry_value(lock.entries[address]) for address in sorted(lock.entries)},
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse(text: str, path: str) -> Lock:
+    """The lock in a lockfile's text.
+
+    Raises EvalopsError for a broken file, one of a newer version, and for entries that were edited or that a
+    merge put together from two others.
+    """
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _broken(text, path, error) from None
+    version = value.get("version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise EvalopsError(
+            Diagnostic(
+                code="lock/newer-version",
+                message=f"this lockfile has version {version}, this evalops knows {VERSION}",
+                mark=Mark(path),
+                hint="update evalops",
+            )
+        )
+    problems = schema.check(value, _LockPlaces(path), "lock")
+    if problems:
+        raise EvalopsError(*problems)
+    problems = [
+        _edited(address, path)
+        for address, entry in value["evaluations"].items()
+        if entry.get("digest") != _digest(address, entry)
+    ]
+    if problems:
+        raise EvalopsError(*problems)
+    return Lock(
+        path=path,
+        entries={address: _entry(address, entry) for address, entry in value["evaluations"].items()},
+        unknown={key: each for key, each in value.items() if key not in ("version", "evaluations")},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _LockPlaces:
+    path: str
+
+    def mark(self, *route: str | int) -> Mark:
+        return Mark(self.path)
+
+
+def _entry_value(entry: Entry) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key in _FIELDS:
+        each = getattr(entry, key)
+        if each is None and key in _OPTIONAL:
+            continue
+        value[key] = list(each) if key == "gates" else each
+    value |= entry.unknown
+    value["digest"] = _digest(entry.address, value)
+    return value
+
+
+def _entry(address: str, value: Mapping[str, Any]) -> Entry:
+    known = {key: value[key] for key in _FIELDS if key in value}
+    known["status"] = Status(known["status"])
+    known["gates"] = tuple(known.get("gates", ()))
+    unknown = {key: each for key, each in value.items() if key not in _FIELDS and key != "digest"}
+    return Entry(address=address, unknown=unknown, **known)
+
+
+def _digest(address: str, value: Mapping[str, Any]) -> str:
+    return sha256(canonical([address, {key: each for key, each in value.items() if key != "digest"}]))
+
+
+def _edited(address: str, path: str) -> Diagnostic:
+    return Diagnostic(
+        code="lock/edited",
+        message=f"the entry `{address}` does not match its digest: it was edited by hand, or a merge mixed two",
+        mark=Mark(path),
+        address=address,
+        hint=f"restore it with `git checkout -- {path}`, or remove the entry: apply then looks for its job again",
+    )
+
+
+def _broken(text: str, path: str, error: Exception) -> EvalopsError:
+    line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+    column = error.colno if isinstance(error, json.JSONDecodeError) else 1
+    merging = "<<<<<<<" in text and ">>>>>>>" in text
+    return EvalopsError(
+        Diagnostic(
+            code="lock/syntax",
+            message="this lockfile holds an unresolved merge" if merging else "this lockfile is not JSON",
+            mark=Mark(path, line, column),
+            hint="take either side of each entry whole, then run `evalops plan`"
+            if merging
+            else f"restore it with `git checkout -- {path}`",
+        )
+    )

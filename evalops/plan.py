@@ -1,0 +1,350 @@
+"""What apply would do, as a value: `build` is pure and is the only place that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from evalops import diff
+from evalops.errors import Mark
+from evalops.fingerprint import Identity, canonical, sha256
+from evalops.lock import Entry, Lock, Status, beside
+from evalops.settings import Budget
+from evalops.spec import Evaluation
+
+
+class Action(StrEnum):
+    """Everything apply can do with an address."""
+
+    CREATE = "create"
+    RERUN = "rerun"
+    ADOPT = "adopt"
+    RESUME = "resume"
+    REGRADE = "regrade"
+    FORGET = "forget"
+    NOOP = "noop"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+    DENIED = "denied"
+
+    @property
+    def sign(self) -> str:
+        """The one character in front of a change; the word always stands beside it."""
+        return _SIGNS[self]
+
+    @property
+    def money(self) -> str:
+        """paid, free or unknown; `-` where nothing happens."""
+        return _MONEY[self]
+
+    @property
+    def is_change(self) -> bool:
+        """Whether apply has something to do or to say."""
+        return self is not Action.NOOP
+
+
+_SIGNS = {
+    Action.CREATE: "+", Action.RERUN: "~", Action.ADOPT: "<", Action.RESUME: ">", Action.REGRADE: "*",
+    Action.FORGET: ".", Action.NOOP: "=", Action.UNKNOWN: "?", Action.FAILED: "!", Action.DENIED: "!",
+}  # fmt: skip
+_MONEY = {
+    Action.CREATE: "paid", Action.RERUN: "paid", Action.ADOPT: "free", Action.RESUME: "free",
+    Action.REGRADE: "free", Action.FORGET: "free", Action.NOOP: "free", Action.UNKNOWN: "unknown",
+    Action.FAILED: "-", Action.DENIED: "-",
+}  # fmt: skip
+
+
+class Wanted(NamedTuple):
+    """An evaluation with its identity over today's rows."""
+
+    evaluation: Evaluation
+    identity: Identity
+
+
+class Known(NamedTuple):
+    """A job that a provider already has for a fingerprint and generation."""
+
+    fingerprint: str
+    generation: int
+    job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run would take: rows, model calls, tokens by a rule of thumb, and cost where prices are known."""
+
+    rows: int = 0
+    calls: int = 0
+    tokens: int = 0
+    cost: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What happens at one address. `entry` is what the lock holds for it.
+
+    An adoption comes from the address `source`, whose entry is `found` where that has finished, or from `job`.
+    `why` is what the user gave as the reason of a rerun.
+    """
+
+    address: str
+    action: Action
+    lock: str
+    wanted: Wanted | None = None
+    entry: Entry | None = None
+    reason: str = ""
+    fields: tuple[diff.Field, ...] = ()
+    source: str | None = None
+    found: Entry | None = None
+    job: str | None = None
+    generation: int = 1
+    why: str | None = None
+    estimate: Estimate = Estimate()
+    mark: Mark | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        if self.wanted:
+            return self.wanted.identity.fingerprint
+        return self.entry.fingerprint if self.entry else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The changes of all selected addresses, by address."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def digest(self) -> str:
+        """What an approval covers: address, fingerprint, generation and action of each change, no-ops left out.
+
+        An address that is in step may come or go without staling an approval.
+        """
+        return sha256(canonical([key(each) for each in self.changes if each.action.is_change]))
+
+    @property
+    def has_changes(self) -> bool:
+        return any(change.action.is_change for change in self.changes)
+
+    def of(self, *actions: Action) -> Iterator[Change]:
+        """The changes with one of these actions."""
+        return (change for change in self.changes if change.action in actions)
+
+
+def key(change: Change) -> list[Any]:
+    """What must not have moved between plan and apply."""
+    return [change.address, change.fingerprint, change.generation, change.action.value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked apply for: addresses to run again and why, and failed jobs to try again."""
+
+    rerun: frozenset[str] = frozenset()
+    reason: str | None = None
+    retry_failed: bool = False
+
+
+Estimator = Callable[[Wanted], Estimate]
+
+
+def build(
+    wanted: Sequence[Wanted],
+    locks: Mapping[str, Lock],
+    jobs: Iterable[Known] | None = None,
+    *,
+    estimate: Estimator = lambda wanted: Estimate(rows=wanted.identity.digests.rows),
+    options: Options = Options(),
+    forget: bool = True,
+) -> Plan:
+    """The plan for the wanted evaluations against the lockfiles and the jobs providers are known to have.
+
+    `locks` are all lockfiles of the project by path. `jobs` is None where no provider was asked; else an open job
+    that is not among them has vanished. `forget` is off where only some addresses are looked at.
+    """
+    scene = _Scene(wanted, locks, jobs)
+    changes = [_change(each, scene, options) for each in wanted]
+    changes = _pay_once(changes)
+    changes = [
+        replace(change, estimate=estimate(change.wanted)) if change.wanted and change.action.money == "paid" else change
+        for change in changes
+    ]
+    if forget:
+        adopted = {change.source for change in changes if change.action is Action.ADOPT}
+        changes += _forgotten(scene, adopted)
+    return Plan(changes=tuple(sorted(changes, key=lambda change: (change.address, change.lock))))
+
+
+class _Scene:
+    """What exists, by what it is looked up by."""
+
+    def __init__(self, wanted: Sequence[Wanted], locks: Mapping[str, Lock], jobs: Iterable[Known] | None) -> None:
+        self.locks = locks
+        self.places = {(beside(each.evaluation.spec), each.evaluation.address) for each in wanted}
+        self.jobs: dict[tuple[str, int], Known] = {}
+        self.asked = jobs is not None
+        for job in jobs or ():
+            self.jobs.setdefault((job.fingerprint, job.generation), job)
+        self.finished: dict[str, tuple[str, Entry]] = {}
+        for path in sorted(locks):
+            for entry in locks[path].entries.values():
+                if entry.status is Status.COMPLETED:
+                    self.finished.setdefault(entry.fingerprint, (path, entry))
+
+    def entry(self, path: str, address: str) -> Entry | None:
+        lock = self.locks.get(path)
+        return lock.entries.get(address) if lock else None
+
+
+def _change(wanted: Wanted, scene: _Scene, options: Options) -> Change:
+    evaluation, identity = wanted
+    path = beside(evaluation.spec)
+    entry = scene.entry(path, evaluation.address)
+    generation = entry.generation if entry else 1
+    base = Change(
+        address=evaluation.address,
+        action=Action.NOOP,
+        lock=path,
+        wanted=wanted,
+        entry=entry,
+        generation=generation,
+        mark=evaluation.places.mark("name"),
+    )
+    if entry and evaluation.address in options.rerun:
+        return replace(
+            base,
+            action=Action.RERUN,
+            generation=generation + 1,
+            reason="asked for with --rerun",
+            why=options.reason,
+        )
+    if entry and entry.fingerprint == identity.fingerprint:
+        gone = scene.asked and entry.status.is_open and (entry.fingerprint, generation) not in scene.jobs
+        return _same_work(base, entry, identity, evaluation, options, gone=gone)
+    return _other_work(base, entry, scene)
+
+
+def _same_work(
+    base: Change, entry: Entry, identity: Identity, evaluation: Evaluation, options: Options, *, gone: bool
+) -> Change:
+    """The lock holds this very work: finish it, look at it again, or leave it."""
+    if entry.status is Status.FAILED or gone:
+        if options.retry_failed:
+            return replace(base, action=Action.RESUME, reason="the failed job is tried again")
+        reason = "the provider no longer has the job" if gone else entry.message or "the job failed"
+        return replace(base, action=Action.FAILED, reason=reason)
+    if entry.status.is_open:
+        return replace(base, action=Action.RESUME, reason=f"the job is {entry.status.value}")
+    if entry.grade != identity.grade:
+        return replace(base, action=Action.REGRADE, reason="the grading fields changed")
+    if bounds(entry.gates) != [(each.metric, each.min, each.max, each.on) for each in evaluation.thresholds]:
+        return replace(base, action=Action.REGRADE, reason="`thresholds` changed")
+    return base
+
+
+def bounds(gates: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """The thresholds that gates were made with."""
+    return [(gate.get("metric"), gate.get("min"), gate.get("max"), gate.get("on")) for gate in gates]
+
+
+def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
+    """The lock does not hold this work: it may exist elsewhere, else it is paid for."""
+    finished = scene.finished.get(base.fingerprint)
+    if finished:
+        path, other = finished
+        renamed = (path, other.address) not in scene.places
+        moved = f" in {path}" if path != base.lock else ""
+        return replace(
+            base,
+            action=Action.ADOPT,
+            found=other,
+            source=other.address,
+            generation=other.generation,
+            reason=f"{'renamed from' if renamed else 'the same work as'} `{other.address}`{moved}",
+        )
+    job = scene.jobs.get((base.fingerprint, base.generation))
+    if job:
+        return replace(base, action=Action.ADOPT, job=job.job, reason=f"the provider has it as job {job.job}")
+    if entry is None:
+        return replace(base, action=Action.CREATE, reason="new")
+    assert base.wanted is not None
+    fields = diff.fields(entry.inputs, base.wanted.identity.inputs, base.wanted.evaluation)
+    names = ", ".join(field.name for field in fields) or "the fingerprint"
+    return replace(base, action=Action.RERUN, fields=fields, reason=f"changed: {names}")
+
+
+def _pay_once(changes: list[Change]) -> list[Change]:
+    """Two addresses that want the same work pay for it once: the later ones adopt from the first."""
+    first: dict[tuple[str, int], str] = {}
+    result = []
+    for change in changes:
+        work = (change.fingerprint, change.generation)
+        if change.action.money == "paid" and work in first:
+            reason = f"the same work as `{first[work]}`, once that has run"
+            change = replace(change, action=Action.ADOPT, source=first[work], fields=(), reason=reason)
+        elif change.action.money == "paid":
+            first[work] = change.address
+        result.append(change)
+    return result
+
+
+def _forgotten(scene: _Scene, adopted: set[str | None]) -> Iterator[Change]:
+    for path, lock in scene.locks.items():
+        for address, entry in lock.entries.items():
+            if (path, address) in scene.places:
+                continue
+            reason = "renamed or moved" if address in adopted else "no spec has it any more"
+            yield Change(
+                address=address,
+                action=Action.FORGET,
+                lock=path,
+                entry=entry,
+                reason=reason,
+                generation=entry.generation,
+                mark=Mark(path),
+            )
+
+
+def deny(plan: Plan, denials: Mapping[str, str]) -> Plan:
+    """The plan with these addresses denied where they would cost money."""
+    return replace(
+        plan,
+        changes=tuple(
+            replace(change, action=Action.DENIED, reason=denials[change.address])
+            if change.address in denials and change.action.money == "paid"
+            else change
+            for change in plan.changes
+        ),
+    )
+
+
+def within(plan: Plan, budget: Budget) -> Plan:
+    """The plan with the paid changes denied that would go over the budget, in the order of their addresses."""
+    rows = calls = 0
+    cost = 0.0
+    denials = {}
+    for change in plan.changes:
+        if change.action.money != "paid":
+            continue
+        estimate = change.estimate
+        over = _over(budget, rows + estimate.rows, calls + estimate.calls, cost, estimate.cost)
+        if over:
+            denials[change.address] = over
+            continue
+        rows, calls, cost = rows + estimate.rows, calls + estimate.calls, cost + (estimate.cost or 0.0)
+    return deny(plan, denials) if denials else plan
+
+
+def _over(budget: Budget, rows: int, calls: int, spent: float, cost: float | None) -> str | None:
+    if budget.rows is not None and rows > budget.rows:
+        return f"over `budget.rows`: {rows:,} of {budget.rows:,}"
+    if budget.calls is not None and calls > budget.calls:
+        return f"over `budget.calls`: {calls:,} of {budget.calls:,}"
+    if budget.cost is not None and cost is None:
+        return "`budget.cost` is set, and a model of this evaluation has no price"
+    if budget.cost is not None and cost is not None and spent + cost > budget.cost:
+        return f"over `budget.cost`: {spent + cost:.4g} of {budget.cost:g}"
+    return None

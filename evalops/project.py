@@ -1,0 +1,299 @@
+"""The project folder: the only place that reads and writes its files.
+
+Paths from specs may come from a stranger. A file is opened one path component at a time without following a
+link, so that nothing outside the folder is ever read; lockfiles are replaced in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from evalops import lock as locks
+from evalops import settings as settings_
+from evalops.document import parse
+from evalops.errors import Diagnostic, EvalopsError, Exit, has_errors
+from evalops.fingerprint import sha256
+from evalops.lock import Lock
+from evalops.settings import Settings
+
+STATE = ".evalops"
+MAX_TEXT = 1 << 20  # bytes of a spec, a template, settings
+MAX_LOCK = 64 << 20
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with an evalops.yaml."""
+
+    root: Path
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings. Raises EvalopsError with everything wrong with them."""
+        documents, problems = parse(self.read(settings_.FILE), settings_.FILE)
+        if not documents or has_errors(problems):
+            raise EvalopsError(*problems)
+        found, problems = settings_.load(documents[0])
+        if has_errors(problems):
+            raise EvalopsError(*problems)
+        return found
+
+    @property
+    def state(self) -> Path:
+        """The folder of local state, which git ignores."""
+        return self.root / STATE
+
+    def specs(self) -> list[str]:
+        """The spec files, sorted, as paths from the project folder."""
+        patterns = [re.compile(_pattern(glob)) for glob in self.settings.specs]
+        return sorted(
+            path
+            for path in _walk(self.root, "")
+            if path != settings_.FILE and any(pattern.fullmatch(path) for pattern in patterns)
+        )
+
+    def lockfiles(self) -> list[str]:
+        """The lockfiles, sorted, those of specs that are gone included."""
+        return sorted(path for path in _walk(self.root, "") if path.endswith(locks.SUFFIX))
+
+    def open(self, path: str) -> BinaryIO:
+        """A regular file inside the project, for reading. Raises EvalopsError for anything else."""
+        descriptor = _open_inside(self.root, path)
+        return os.fdopen(descriptor, "rb")
+
+    def read(self, path: str, limit: int = MAX_TEXT) -> bytes:
+        """The bytes of a file inside the project, at most `limit`."""
+        with self.open(path) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise _refused(path, f"is larger than {limit >> 20} MiB", "file/too-large")
+        return data
+
+    def read_text(self, path: str) -> str:
+        """The text of a template file."""
+        try:
+            return self.read(path).decode("utf-8").replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            raise _refused(path, "is not UTF-8", "file/encoding") from None
+
+    def locks(self) -> tuple[dict[str, Lock], list[Diagnostic]]:
+        """All lockfiles by path, and what is wrong with those that cannot be used."""
+        found: dict[str, Lock] = {}
+        problems: list[Diagnostic] = []
+        for path in self.lockfiles():
+            try:
+                text = self.read(path, MAX_LOCK).decode("utf-8", "replace")
+                found[path] = locks.parse(text, path)
+            except EvalopsError as error:
+                problems += error.diagnostics
+        return found, problems
+
+    def write_lock(self, lock: Lock) -> None:
+        """Writes a lockfile; one without entries is removed."""
+        if lock.entries:
+            self.write(lock.path, locks.dump(lock).encode("utf-8"))
+        else:
+            (self.root / lock.path).unlink(missing_ok=True)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Replaces a file in one durable step; what was there stays whole until then."""
+        target = self.root / path
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(name).chmod(0o644)
+                Path(name).replace(target)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise EvalopsError(
+                Diagnostic(
+                    code="file/write",
+                    message=f"`{path}` could not be written: {_reason(error)}",
+                    hint="nothing is lost: make room or mend the folder, then run the same command again",
+                )
+            ) from None
+
+    def keep_text(self, text: str) -> None:
+        """Keeps a long input under its digest, so that a later plan can show how it changed."""
+        path = self.state / "texts" / sha256(text.encode("utf-8", "surrogatepass"))
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.write(path.relative_to(self.root).as_posix(), text.encode("utf-8", "surrogatepass"))
+
+    def kept_text(self, digest: str) -> str | None:
+        """A text that an apply on this machine kept, None where it is not here."""
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            return None
+        try:
+            return self.read(f"{STATE}/texts/{digest}").decode("utf-8", "replace")
+        except EvalopsError:
+            return None
+
+    @contextlib.contextmanager
+    def apply_lock(self) -> Iterator[None]:
+        """Holds the apply lock of the project; at once EvalopsError (exit 5) where another apply has it.
+
+        The system frees it when its holder dies, however that happens.
+        """
+        self._refuse_tracked_state()
+        try:
+            self.state.mkdir(exist_ok=True)
+            stream = (self.state / "apply.lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise _refused(f"{STATE}/apply.lock", f"cannot be written: {_reason(error)}", "file/write") from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise _held(stream) from None
+            stream.truncate(0)
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}, stream)
+            stream.flush()
+            yield
+
+    def _refuse_tracked_state(self) -> None:
+        """State that came with the repository would be a stranger's answers."""
+        if git(self.root, "ls-files", "--", STATE):
+            raise EvalopsError(
+                Diagnostic(
+                    code="project/tracked-state",
+                    message=f"git tracks files below `{STATE}/`: another's replies and verdicts would be taken for yours",
+                    hint=f"remove them: git rm -r --cached {STATE}",
+                )
+            )
+
+
+def find(start: Path | None = None, *, explicit: bool = False) -> Project:
+    """The project at `start`, or the nearest one above it. Raises EvalopsError where there is none."""
+    start = (start or Path.cwd()).absolute()
+    for folder in [start] if explicit else [start, *start.parents]:
+        if (folder / settings_.FILE).is_file():
+            return Project(folder)
+    where = "there" if explicit else "here or in a folder above"
+    raise EvalopsError(
+        Diagnostic(
+            code="project/not-found",
+            message=f"no {settings_.FILE} {where}: {start}",
+            hint="evalops init DIR makes a starter project; --project DIR names another folder",
+        )
+    )
+
+
+def git(root: Path, *arguments: str) -> str:
+    """The output of a git command that runs nothing of the repository's, "" where git or a repository is missing."""
+    safe = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "diff.external=")
+    environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *safe, *arguments],  # noqa: S607
+            cwd=root, capture_output=True, text=True, errors="replace", timeout=30, env=environment, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _walk(root: Path, below: str) -> Iterator[str]:
+    """The regular files below a folder, links and hidden names left out."""
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, f"{below}{entry.name}/")
+            elif entry.is_file(follow_symlinks=False):
+                yield below + entry.name
+
+
+def _pattern(glob: str) -> str:
+    """A glob as a regular expression: `*` stays within a folder, `**/` is any number of folders."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(signs.get(part, re.escape(part)) for part in parts)
+
+
+def _open_inside(root: Path, path: str) -> int:
+    """A descriptor for a regular file below `root`, reached without following a link."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\0" in path or "\\" in path or ".." in parts:
+        raise _refused(path, "is not a path inside the project", "file/outside")
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in [part for part in parts[:-1] if part not in ("", ".")]:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        # Non-blocking, so that a pipe in place of a file does not hang.
+        found = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _refused(path, "goes through a symbolic link, or is no file", "file/outside") from None
+        code = "file/missing" if error.errno == errno.ENOENT else "file/unreadable"
+        raise _refused(path, _reason(error), code) from None
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(found).st_mode):
+        os.close(found)
+        raise _refused(path, "is not a regular file", "file/outside")
+    return found
+
+
+def _reason(error: OSError) -> str:
+    words = {
+        errno.ENOENT: "does not exist",
+        errno.EACCES: "may not be read",
+        errno.ENOSPC: "the disk is full",
+    }
+    return words.get(error.errno or 0, os.strerror(error.errno or 0).lower())
+
+
+def _refused(path: str, why: str, code: str) -> EvalopsError:
+    return EvalopsError(Diagnostic(code=code, message=f"`{path}` {why}"))
+
+
+def _held(stream: object) -> EvalopsError:
+    holder: Mapping[str, object] = {}
+    with contextlib.suppress(ValueError, OSError):
+        stream.seek(0)  # type: ignore[attr-defined]
+        holder = json.load(stream)  # type: ignore[arg-type]
+    since = holder.get("since")
+    age = f" since {max(0, int(time.time()) - since)} s" if isinstance(since, int) else ""
+    return EvalopsError(
+        Diagnostic(
+            code="apply/locked",
+            message=f"another apply is running in this project: process {holder.get('pid', 'unknown')} "
+            f"on {holder.get('host', 'an unknown host')}{age}",
+            hint="wait for it, or stop it; the lock is freed the moment it ends",
+        ),
+        exit_code=Exit.LOCKED_OR_STALE,
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

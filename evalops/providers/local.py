@@ -1,0 +1,302 @@
+"""The provider `local`: the engine of this package, in this process.
+
+`submit` only records the job in the store; `follow` carries it out, or goes on with it. The engine is
+asynchronous and runs in a thread of its own, so that apply stays a plain loop over events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from evalops import dataset, endpoint, semantics
+from evalops.endpoint import Endpoint
+from evalops.errors import Diagnostic, EvalopsError
+from evalops.fingerprint import Identity
+from evalops.lock import Status
+from evalops.project import Project
+from evalops.providers.base import Event, Finished, Job, Notice, Progress, Refused, Request, Unclear
+from evalops.result import Usage, Verdict
+from evalops.settings import Settings
+from evalops.spec import Evaluation, Model
+
+if TYPE_CHECKING:
+    from evalops.engine.run import Target, Work
+    from evalops.engine.store import JobRecord, Store
+
+STORE = "store.sqlite"
+AT_ONCE = 8  # jobs under way at the same time; their calls share one limiter an endpoint
+WORKERS = 32  # calls in flight to one endpoint, unless a spec says otherwise
+REPORT_EVERY = 0.1  # seconds between two reports of a job
+
+
+def open_provider(project: Project) -> Local:
+    """The local provider of a project. Nothing is opened yet."""
+    return Local(project)
+
+
+class Local:
+    """See `providers.base.Provider`."""
+
+    name = "local"
+    origin: str | None = None
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._settings: Settings = project.settings
+        self._opened: Store | None = None
+
+    def check(self, evaluation: Evaluation) -> list[Diagnostic]:
+        return endpoint.check(evaluation, self._settings)
+
+    def pins(self, evaluation: Evaluation) -> Mapping[str, str]:
+        found = {}
+        for model in evaluation.models:
+            if self._endpoint(evaluation, model).is_embedded:
+                from evalops.engine import weights
+
+                found[model.model] = weights.identity(model.model, self._project.root)
+        return found
+
+    def prepare(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
+        use = dataset.uses(evaluation, semantics.variables(evaluation))
+        return Request(
+            evaluation=evaluation,
+            identity=identity,
+            generation=generation,
+            rows=lambda: dataset.keys(dataset.read(lambda: self._project.open(use.path), use.path, use.columns), use),
+        )
+
+    def submit(self, request: Request) -> Job | Refused | Unclear:
+        from evalops.engine.store import JobRecord
+
+        fingerprint = request.identity.fingerprint
+        record = JobRecord(
+            id=f"local-{fingerprint[:16]}-{request.generation}",
+            fingerprint=fingerprint,
+            generation=request.generation,
+            status=Status.PENDING.value,
+            message=None,
+            rows=request.identity.digests.rows,
+            created_at=_now(),
+            finished_at=None,
+        )
+        return _job(self._store.add_job(record))
+
+    def follow(self, work: Sequence[tuple[Job, Request]]) -> Following:
+        return Following(self, self._project, work)
+
+    def list(self, since: str | None = None) -> tuple[list[Job], bool]:
+        if not (self._project.state / STORE).exists():
+            return [], True
+        return [_job(record) for record in self._store.jobs()], True
+
+    def rows(self, job: str) -> Iterator[tuple[Verdict, dict[str, Any]]]:
+        if (self._project.state / STORE).exists():
+            for stored in self._store.rows(job):
+                yield stored.verdict, stored.detail
+
+    def usage(self, job: str, evaluation: Evaluation) -> Usage:
+        calls = prompt = completion = 0
+        counted = True
+        for _, detail in self.rows(job):
+            calls += detail.get("calls", 0)
+            if detail.get("calls"):
+                tokens = detail.get("prompt_tokens"), detail.get("completion_tokens")
+                counted = counted and None not in tokens
+                prompt += tokens[0] or 0
+                completion += tokens[1] or 0
+        if not counted:
+            return Usage(calls=calls, reason="the endpoint does not count tokens")
+        cost, reason = self._cost(evaluation, prompt, completion)
+        return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost, reason=reason)
+
+    def retry(self, job: str) -> None:
+        self._store.forget_errors(job)
+        self._store.set_status(job, Status.PENDING.value, None, None)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            from evalops.engine.store import Store
+
+            self._opened = Store(self._project.state / STORE)
+        return self._opened
+
+    def _endpoint(self, evaluation: Evaluation, model: Model) -> Endpoint:
+        return endpoint.resolve(model, self._settings, evaluation.places.mark(*model.route, "model"))
+
+    def _cost(self, evaluation: Evaluation, prompt: int, completion: int) -> tuple[float | None, str | None]:
+        """The money of one job. With several priced models the split of tokens is not known, so there is none."""
+        paid = {model.model for model in evaluation.models if not self._endpoint(evaluation, model).is_embedded}
+        if not paid:
+            return 0.0, None
+        if len({model.model for model in evaluation.models}) > 1:
+            return None, "several models share the tokens"
+        price = self._settings.prices.get(next(iter(paid)))
+        if price is None:
+            return None, "no price in evalops.yaml"
+        return (prompt * price.input + completion * price.output) / 1e6, None
+
+
+class Following:
+    """The events of local jobs, from a thread that runs the engine. A context: leaving it ends the thread."""
+
+    def __init__(self, local: Local, project: Project, work: Sequence[tuple[Job, Request]]) -> None:
+        self._local = local
+        self._project = project
+        self._jobs = {job.id: job for job, _ in work}
+        self._requests = [(job, request) for job, request in work]
+        self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        self._reported: dict[str, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="evalops-engine", daemon=True)
+
+    def __enter__(self) -> Following:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop(now=exception[0] is not None)
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            try:
+                # A bound wait lets the main thread see signals.
+                event = self._events.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if event is None:
+                return
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    def stop(self, *, now: bool = False) -> None:
+        """Start no further row; with `now`, drop the calls in flight as well."""
+        loop, stop, main = self._loop, self._stop, self._main
+        if loop is None or stop is None or main is None:
+            return
+        try:
+            loop.call_soon_threadsafe(main.cancel if now else stop.set)
+        except RuntimeError:
+            return  # it has just ended
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._carry_out())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self._events.put(error)
+        finally:
+            self._events.put(None)
+
+    async def _carry_out(self) -> None:
+        from evalops.engine.model import Client, Policy
+        from evalops.engine.run import run_all
+        from evalops.engine.runtime import Runtime
+        from evalops.engine.store import Store
+
+        self._loop, self._stop, self._main = (
+            asyncio.get_running_loop(),
+            asyncio.Event(),
+            asyncio.current_task(),
+        )
+        settings = self._project.settings
+        limits = settings.limits
+        policy = Policy(
+            attempt_timeout=limits.attempt_timeout,
+            row_timeout=limits.row_timeout,
+            down_after=limits.down_after,
+        )
+        store = Store(self._project.state / STORE)  # SQLite's connections stay in their thread
+        try:
+            async with (
+                Client(policy=policy) as client,
+                Runtime(self._project.root, lambda text: self._events.put(Notice(text))) as runtime,
+            ):
+                works: list[Work] = []
+                for job, request in self._requests:
+                    try:
+                        works.append(await self._work(job, request, runtime, settings))
+                    except EvalopsError as error:
+                        self._finish(store, job.id, Status.FAILED, str(error), error.diagnostics[0].hint)
+                await run_all(
+                    iter(works),
+                    store,
+                    client,
+                    self._report,
+                    lambda job, outcome: self._finish(store, job, outcome.status, outcome.message),
+                    self._stop,
+                    at_once=AT_ONCE,
+                )
+        finally:
+            store.close()
+
+    async def _work(self, job: Job, request: Request, runtime: Any, settings: Settings) -> Work:
+        from evalops.engine.run import Work
+
+        evaluation = request.evaluation
+        targets: list[Target] = []
+        for model in evaluation.models:
+            found = endpoint.resolve(model, settings, evaluation.places.mark(*model.route, "model"))
+            targets.append(await runtime.target(found, model.num_workers or WORKERS))
+        return Work(
+            job=job.id,
+            evaluation=evaluation,
+            generation=request.generation,
+            total=request.identity.digests.rows,
+            submitted=request.identity.digests.submitted,
+            use=dataset.uses(evaluation, semantics.variables(evaluation)),
+            rows=request.rows,
+            targets=tuple(targets),
+            max_error_rate=settings.limits.max_error_rate,
+        )
+
+    def _report(self, job: str, done: int, counts: Mapping[str, int]) -> None:
+        now = time.monotonic()
+        if now - self._reported.get(job, 0.0) >= REPORT_EVERY:
+            self._reported[job] = now
+            total = next(request.identity.digests.rows for each, request in self._requests if each.id == job)
+            self._events.put(Progress(job=job, done=done, total=total, counts=dict(counts)))
+
+    def _finish(self, store: Store, job: str, status: Status, message: str | None, hint: str | None = None) -> None:
+        if hint:
+            message = f"{message} ({hint})"
+        finished_at = _now() if not status.is_open else None
+        store.set_status(job, status.value, message, finished_at)
+        record = store.job(job)
+        if record is not None:
+            self._events.put(Finished(_job(record)))
+
+
+def _job(record: JobRecord) -> Job:
+    status = Status(record.status)
+    return Job(
+        id=record.id,
+        fingerprint=record.fingerprint,
+        generation=record.generation,
+        status=status,
+        provider_status=record.status,
+        created_at=record.created_at,
+        finished_at=record.finished_at,
+        message=record.message,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

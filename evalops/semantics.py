@@ -1,0 +1,207 @@
+"""What a schema cannot say about an evaluation: checked without reading a row."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from evalops import metrics, schema, template
+from evalops.errors import Diagnostic, Mark, Severity
+from evalops.spec import Column, Evaluation, Text, Type
+
+
+def check(evaluation: Evaluation) -> list[Diagnostic]:
+    """Everything wrong with one evaluation by itself."""
+    return [
+        *_labels(evaluation),
+        *_range(evaluation),
+        *_thresholds(evaluation),
+        *_templates(evaluation),
+        *_judge(evaluation),
+    ]
+
+
+def unique(evaluations: Iterable[Evaluation]) -> list[Diagnostic]:
+    """Addresses that more than one evaluation has."""
+    evaluations = list(evaluations)
+    counts = Counter(each.address for each in evaluations)
+    first: dict[str, Mark] = {}
+    problems = []
+    for each in evaluations:
+        mark = each.places.mark("name")
+        if counts[each.address] > 1 and each.address in first:
+            problems.append(
+                Diagnostic(
+                    code="spec/duplicate-name",
+                    message=f"`{each.address}` is already the address of the evaluation at {first[each.address]}",
+                    mark=mark,
+                    hint="give one of them another `name`",
+                )
+            )
+        first.setdefault(each.address, mark)
+    return problems
+
+
+def variables(evaluation: Evaluation) -> frozenset[str]:
+    """The columns that the templates of an evaluation use."""
+    found: set[str] = set()
+    for text in evaluation.texts:
+        parsed = template.parse(text.source)
+        if isinstance(parsed, template.Template):
+            found |= parsed.variables
+    return frozenset(found)
+
+
+def place(evaluation: Evaluation, column: str) -> Mark:
+    """Where an evaluation names a column: a line of a template, or a field."""
+    for key, candidate in zip(("model_a", "model_b") if len(evaluation.candidates) == 2 else ("model_to_evaluate",),
+                              evaluation.candidates, strict=False):  # fmt: skip
+        if isinstance(candidate, Column) and candidate == column:
+            return evaluation.places.mark(key)
+    if evaluation.judge.column == column:
+        return evaluation.places.mark("judge", "column")
+    for text in evaluation.texts:
+        parsed = template.parse(text.source)
+        if isinstance(parsed, template.Template) and column in parsed.variables:
+            return _line(evaluation, text, _line_of(text.source, column))
+    if evaluation.gold == column:
+        return evaluation.places.mark("gold")
+    return evaluation.places.mark("dataset")
+
+
+def _line(evaluation: Evaluation, text: Text, number: int) -> Mark:
+    return Mark(text.file, number, 1) if text.file else evaluation.places.line(text.route, number)
+
+
+def _line_of(source: str, column: str) -> int:
+    """The first line of a template that names a column inside a tag."""
+    for tag in re.finditer(r"\{\{.*?\}\}|\{%.*?%\}", source, re.S):
+        name = re.search(rf"(?<![\w.]){re.escape(column)}\b", tag.group())
+        if name:
+            return source.count("\n", 0, tag.start() + name.start()) + 1
+    return 1
+
+
+def _labels(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    for index, label in enumerate(evaluation.pass_labels):
+        if label not in evaluation.labels:
+            yield Diagnostic(
+                code="spec/pass-labels",
+                message=f"`pass_labels` names `{label}`, which is not one of the labels",
+                mark=evaluation.places.mark("pass_labels", index),
+                hint=schema.nearest(label, evaluation.labels) or f"the labels are: {', '.join(evaluation.labels)}",
+            )
+    if evaluation.labels and set(evaluation.pass_labels) >= set(evaluation.labels):
+        yield Diagnostic(
+            code="spec/pass-labels",
+            message="every label is in `pass_labels`, so no row can fail",
+            mark=evaluation.places.mark("pass_labels"),
+            severity=Severity.WARNING,
+        )
+    folded = Counter(label.strip().casefold() for label in evaluation.labels)
+    for index, label in enumerate(evaluation.labels):
+        if folded[label.strip().casefold()] > 1 and label != label.strip().casefold():
+            yield Diagnostic(
+                code="spec/labels",
+                message=f"the label `{label}` differs from another one by case or spaces only",
+                mark=evaluation.places.mark("labels", index),
+                hint="a judge cannot keep them apart: choose another word",
+            )
+        if "\n" in label or not label.strip():
+            yield Diagnostic(
+                code="spec/labels",
+                message="a label must be one line of text",
+                mark=evaluation.places.mark("labels", index),
+            )
+
+
+def _range(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    low, high, threshold = evaluation.min_score, evaluation.max_score, evaluation.pass_threshold
+    if low is None or high is None:
+        return
+    if low >= high:
+        yield Diagnostic(
+            code="spec/range",
+            message=f"`min_score` ({low:g}) must be below `max_score` ({high:g})",
+            mark=evaluation.places.mark("min_score"),
+        )
+    elif threshold is not None and not low <= threshold <= high:
+        yield Diagnostic(
+            code="spec/range",
+            message=f"`pass_threshold` is {threshold:g}, outside the range {low:g} to {high:g}",
+            mark=evaluation.places.mark("pass_threshold"),
+        )
+
+
+def _thresholds(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    known = metrics.NAMES[evaluation.type]
+    for threshold in evaluation.thresholds:
+        mark = evaluation.places.mark("thresholds", threshold.metric)
+        name = threshold.metric
+        if name not in known:
+            yield Diagnostic(
+                code="spec/unknown-metric",
+                message=f"`{name}` is no metric of type `{evaluation.type.value}`",
+                mark=mark,
+                hint=schema.nearest(name, known) or f"its metrics are: {', '.join(known)}",
+            )
+        elif name in metrics.NEED_GOLD and evaluation.gold is None:
+            yield Diagnostic(
+                code="spec/needs-gold",
+                message=f"`{name}` needs the true answers",
+                mark=mark,
+                hint="name their column: `gold: COLUMN`",
+            )
+        elif name == "pass_percentage" and not evaluation.pass_labels and evaluation.pass_threshold is None:
+            needs = "pass_labels" if evaluation.type is Type.CLASSIFY else "pass_threshold"
+            yield Diagnostic(
+                code="spec/needs-pass",
+                message=f"`{name}` needs to know what a pass is",
+                mark=mark,
+                hint=f"add `{needs}`",
+            )
+        if threshold.min is not None and threshold.max is not None and threshold.min > threshold.max:
+            yield Diagnostic(
+                code="spec/threshold", message=f"no value of `{name}` can hold: min is above max", mark=mark
+            )
+
+
+def _templates(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    for text in evaluation.texts:
+        parsed = template.parse(text.source)
+        if isinstance(parsed, template.Template):
+            continue
+        for problem in parsed:
+            yield Diagnostic(
+                code=problem.code,
+                message=problem.message,
+                mark=_line(evaluation, text, problem.line),
+                hint=problem.hint,
+            )
+
+
+def _judge(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    judge = evaluation.judge
+    if judge.column is not None:
+        for key in ("model_to_evaluate", "model_a", "model_b"):
+            if any(model.route == (key,) for model in evaluation.models):
+                yield Diagnostic(
+                    code="spec/judge",
+                    message=f"the verdicts are recorded in a column, so `{key}` cannot write new responses",
+                    mark=evaluation.places.mark(key),
+                )
+        return
+    if judge.likelihood and (evaluation.type is not Type.CLASSIFY or len(evaluation.models) > 1):
+        yield Diagnostic(
+            code="spec/judge",
+            message="`verdict: likelihood` is for type `classify` with responses from a column",
+            mark=evaluation.places.mark("judge", "verdict"),
+        )
+    if not evaluation.candidates and not variables(evaluation):
+        yield Diagnostic(
+            code="template/no-columns",
+            message="the judge's template uses no column, so every row gets the same question",
+            mark=evaluation.places.mark("judge", "system_template"),
+            hint="name a column, like {{ response }}, or set `model_to_evaluate`",
+        )

@@ -1,0 +1,97 @@
+"""The settings of a project, from evalops.yaml, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalops import schema
+from evalops.document import Document
+from evalops.errors import Diagnostic, Mark, has_errors
+
+FILE = "evalops.yaml"
+DEFAULT_SPECS = ("**/*.yaml",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A key by name: the environment variable that holds it and the origins it may be sent to."""
+
+    name: str
+    env: str
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Money per million tokens."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the local engine waits (seconds) and how many failed rows it bears (a share, 0 to 1)."""
+
+    attempt_timeout: float = 120.0
+    row_timeout: float = 300.0
+    down_after: float = 10.0
+    max_error_rate: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most one apply may do; None is no bound."""
+
+    rows: int | None = None
+    calls: int | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """evalops.yaml with its defaults. `judges`, `models` and `defaults` stay as written: specs merge them."""
+
+    document: Document | None = None
+    specs: tuple[str, ...] = DEFAULT_SPECS
+    provider: str = "local"
+    limits: Limits = Limits()
+    judges: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    budget: Budget = Budget()
+    policy: Any = True
+    verdicts_max_bytes: int = 1_000_000
+
+    def mark(self, *route: str | int) -> Mark:
+        """Where a setting was written."""
+        return self.document.mark(*route) if self.document else Mark(FILE)
+
+
+def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
+    """The settings in a parsed evalops.yaml; with errors, the defaults."""
+    problems = schema.check(document.value, document, "project")
+    if has_errors(problems):
+        return Settings(document=document), problems
+    value = document.value
+    return Settings(
+        document=document,
+        specs=tuple(value.get("specs", DEFAULT_SPECS)),
+        provider=value.get("provider", "local"),
+        limits=Limits(**value.get("providers", {}).get("local", {})),
+        judges=value.get("judges", {}),
+        models=value.get("models", {}),
+        credentials={
+            name: Credential(name=name, env=each["env"], origins=tuple(each["origins"]))
+            for name, each in value.get("credentials", {}).items()
+        },
+        defaults=value.get("defaults", {}),
+        prices={name: Price(**each) for name, each in value.get("prices", {}).items()},
+        budget=Budget(**value.get("budget", {})),
+        policy=value.get("policy", True),
+        verdicts_max_bytes=value.get("verdicts", {}).get("max_bytes", 1_000_000),
+    ), problems

@@ -1,0 +1,87 @@
+"""The verdicts file: one short line a row beside the lockfile, so that results can be graded again, compared
+and gated where neither the rows nor a key are at hand. It holds no text of the dataset.
+
+A section begins with an object (`address`, `job`, `rows`); each line below it is `[row key, repeat, verdict]`,
+for a compare followed by the choice in either order, and `[row key, repeat, null, status, reason]` where there
+is no verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalops.errors import Diagnostic, EvalopsError, Mark
+from evalops.result import Verdict, VerdictStatus
+
+SUFFIX = ".verdicts.jsonl"
+SHORTEST = 24  # bytes of a line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The verdicts of one address, in the order of the dataset, and the job they are of."""
+
+    address: str
+    job: str
+    verdicts: Sequence[Verdict]
+
+
+def beside(lockfile: str) -> str:
+    """The verdicts file of a lockfile."""
+    return lockfile.removesuffix(".lock") + SUFFIX
+
+
+def dump(sections: Mapping[str, Section]) -> bytes:
+    """The text of a verdicts file, sections by address."""
+    return "".join(line for address in sorted(sections) for line in _lines(sections[address])).encode()
+
+
+def parse(data: bytes, path: str) -> dict[str, Section]:
+    """The sections of a verdicts file. Raises EvalopsError for a line that is none."""
+    sections: dict[str, Section] = {}
+    verdicts: list[Verdict] = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            value = json.loads(line)
+            if isinstance(value, dict):
+                verdicts = []
+                sections[value["address"]] = Section(address=value["address"], job=value["job"], verdicts=verdicts)
+            else:
+                verdicts.append(_verdict(value))
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            raise EvalopsError(
+                Diagnostic(
+                    code="verdicts/line",
+                    message=f"line {number} is no verdict",
+                    mark=Mark(path, number, 1),
+                    hint=f"restore it with `git checkout -- {path}`",
+                )
+            ) from None
+    return sections
+
+
+def _lines(section: Section) -> Iterator[str]:
+    yield _line({"address": section.address, "job": section.job, "rows": len(section.verdicts)})
+    for verdict in section.verdicts:
+        value: list[Any] = [verdict.key, 1, verdict.value]
+        if verdict.status is not VerdictStatus.SCORED:
+            value += [verdict.status.value, verdict.reason]
+        elif verdict.orders:
+            value.append(list(verdict.orders))
+        yield _line(value)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _verdict(value: Any) -> Verdict:
+    key, _, verdict = value[:3]
+    rest = value[3:]
+    if len(rest) == 2:
+        return Verdict(key, VerdictStatus(rest[0]), None, rest[1])
+    orders = (rest[0][0], rest[0][1]) if rest else None
+    return Verdict(key, VerdictStatus.SCORED, verdict, orders=orders)

@@ -1,0 +1,82 @@
+"""One evaluation's result, for a person who decides on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from evalops.views import tables
+from evalops.views import text as words
+from evalops.views.safe import line, safe
+
+
+def show(value: Mapping[str, Any], failing: Sequence[Mapping[str, Any]]) -> str:
+    """Status, counts, metrics with intervals, label counts, gates and the first failing rows."""
+    parts = [_head(value)]
+    summary = value["summary"]
+    if summary:
+        if summary.get("job") not in (None, value["job"]):
+            parts.append(f"The result below is of an earlier job, {safe(summary['job'])}.")
+        parts += [_counts(summary), _metrics(summary)]
+        for key, title in (("label_counts", "label"), ("score_counts", "score"), ("choice_counts", "choice")):
+            if summary.get(key):
+                parts.append(tables.counts(summary[key], title))
+        parts += [click.style("warning: ", fg="yellow") + safe(each) for each in summary.get("warnings", ())]
+    if value["gates"]:
+        parts.append("\n".join(f"gate {words.gate(gate)}" for gate in value["gates"]))
+    if failing:
+        columns = list(failing[0]["source"] or {})[:3]
+        parts.append(f"Rows to look at (evalops rows '{safe(value['address'])}' --failed has them all):")
+        parts.append(tables.rows(failing, [name for name in columns if name != "id"]))
+    return "\n\n".join(parts)
+
+
+def _head(value: Mapping[str, Any]) -> str:
+    lines = [
+        f"{click.style(safe(value['address']), bold=True)}  {value['status']}",
+        f"  provider {safe(value['provider'])}, job {safe(value['job'])}, submitted {safe(value['created_at'])}"
+        + (f", finished {safe(value['finished_at'])}" if value["finished_at"] else ""),
+    ]
+    if value["generation"] > 1:
+        lines.append(f"  generation {value['generation']}")
+    if value["message"]:
+        lines.append(f"  {line(value['message'], 400)}")
+    return "\n".join(lines)
+
+
+def _counts(summary: Mapping[str, Any]) -> str:
+    text = (
+        f"{summary['rows']} rows: {summary['scored']} scored, {summary['invalid']} invalid, {summary['errors']} errors"
+    )
+    for key in ("invalid_reasons", "error_reasons"):
+        for reason, count in (summary.get(key) or {}).items():
+            text += f"\n  {count} {safe(reason)}"
+    rungs = summary.get("rungs") or {}
+    if len(rungs) > 1:
+        mixed = ", ".join(f"{count} {safe(rung)}" for rung, count in rungs.items())
+        text += f"\n  the verdicts were asked for in different ways: {mixed}"
+    usage = summary.get("usage") or {}
+    if usage.get("calls"):
+        tokens = usage.get("prompt_tokens")
+        counted = f"{tokens + usage['completion_tokens']:,} tokens" if tokens is not None else "tokens unknown"
+        cost = (
+            f"cost {usage['cost']:.4g}"
+            if usage.get("cost") is not None
+            else f"cost unknown ({safe(usage.get('reason'))})"
+        )
+        text += f"\n  {usage['calls']:,} calls, {counted}, {cost}"
+    return text
+
+
+def _metrics(summary: Mapping[str, Any]) -> str:
+    width = max(map(len, summary["metrics"]))
+    lines = []
+    for name, metric in summary["metrics"].items():
+        lines.append(f"{safe(name):<{width}}  {words.metric(name, metric)}")
+        bounds = summary.get("bounds", {}).get(name)
+        if bounds and bounds["low"] != bounds["high"]:
+            held = f"{bounds['low']:.1f} to {bounds['high']:.1f}"
+            lines.append(f"{'':<{width}}  between {held} whatever the rows without a verdict would say")
+    return "\n".join(lines)

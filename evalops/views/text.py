@@ -1,0 +1,133 @@
+"""What a person reads in a terminal. Signs and words carry the meaning, colour only repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from evalops.errors import Diagnostic, Severity
+from evalops.views.safe import line, safe
+
+Lines = Callable[[str], Sequence[str]]  # a path of the project -> its lines, none where it cannot be read
+
+_COLOURS = {"+": "green", "~": "yellow", "<": "cyan", ">": "cyan", "*": "cyan", ".": "red", "?": "magenta", "!": "red"}
+
+
+def diagnostics(found: Iterable[Diagnostic], lines: Lines) -> str:
+    """Problems with their place, the offending line under a caret, and the hint."""
+    return "\n".join(_diagnostic(each, lines) for each in found)
+
+
+def _diagnostic(each: Diagnostic, lines: Lines) -> str:
+    colour = "red" if each.severity is Severity.ERROR else "yellow"
+    kind = click.style(f"{each.severity.value}[{each.code}]", fg=colour, bold=True)
+    place = f"{safe(each.mark)}: " if each.mark else ""
+    text = f"{place}{kind}: {safe(each.message)}"
+    mark = each.mark
+    source = lines(mark.path) if mark and mark.line else ()
+    if mark and 0 < mark.line <= len(source):
+        text += "\n" + _snippet(source[mark.line - 1], mark.line, mark.column)
+    if each.hint:
+        text += f"\n  {click.style('hint:', fg='cyan')} {safe(each.hint)}"
+    return text
+
+
+def _snippet(source: str, number: int, column: int) -> str:
+    width = len(str(number))
+    start = max(0, column - 80)
+    shown, before = line_of(source[start : start + 160]), line_of(source[start : column - 1])
+    bar = click.style("|", fg="blue")
+    return f"  {click.style(str(number), fg='blue')} {bar} {shown}\n  {' ' * width} {bar} {' ' * len(before)}^"
+
+
+def line_of(text: str) -> str:
+    """A source line as it is shown: safe, tabs as one space so that the caret stands right."""
+    return safe(text.rstrip("\r\n").replace("\t", " "))
+
+
+def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
+    """The plan from its machine form: one line a change, what is in step counted only."""
+    changes = [each for each in value["changes"] if verbose or each["action"] != "noop"]
+    summary = value["summary"]
+    if not changes or all(each["action"] == "noop" for each in changes):
+        rows = [_change(each, 0) for each in changes]
+        count = summary["in_step"]
+        return "\n".join([*rows, f"Everything is in step: {count} evaluation{'s' * (count != 1)}, nothing to do."])
+    width = min(60, max(len(safe(each["address"])) for each in changes))
+    rows = []
+    for each in changes:
+        rows.append(_change(each, width))
+        rows += _fields(each["fields"], verbose=verbose)
+    return "\n".join([*rows, "", *_summary(summary), f"Digest: {value['digest']}"])
+
+
+def _change(each: Mapping[str, Any], width: int) -> str:
+    sign = click.style(each["sign"], fg=_COLOURS.get(each["sign"]), bold=True)
+    amount = f"{_count(each['rows'], 'row')}, {_count(each['calls'], 'call')}" if each["rows"] is not None else ""
+    cost = f", {_money(each['cost'])}" if each["cost"] else ""
+    reason = line(each["reason"], 160)
+    return f"{sign} {safe(each['address']):<{width}}  {each['action']:<8}{amount}{cost}{'  ' if amount else ''}{reason}".rstrip()
+
+
+def _fields(fields: Iterable[Mapping[str, Any]], *, verbose: bool) -> Iterable[str]:
+    for field in fields:
+        yield f"      {safe(field['name'])}  {click.style(safe(field['mark']), dim=True)}"
+        if verbose and field.get("diff"):
+            for each in field["diff"][2:]:
+                colour = {"+": "green", "-": "red", "@": "cyan"}.get(each[:1])
+                yield f"        {click.style(safe(each), fg=colour)}"
+        elif "diff" not in field or not verbose:
+            yield f"        {_short(field['before'])} -> {_short(field['after'])}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    text = str(value)
+    return line(f"{text[:19]}…" if text.startswith("sha256:") else text, 80)
+
+
+def _summary(summary: Mapping[str, Any]) -> list[str]:
+    paid = summary["paid"]
+    parts = []
+    if paid["changes"]:
+        cost = "cost unknown (no price for a model)" if paid["cost"] is None else f"cost about {_money(paid['cost'])}"
+        parts.append(
+            f"{paid['changes']} to run: {_count(paid['rows'], 'row')}, {_count(paid['calls'], 'call')}, "
+            f"about {paid['tokens']:,} tokens, {cost}"
+        )
+    for key, words in (("free", "free"), ("unknown", "of unknown outcome"), ("blocked", "blocked")):
+        if summary[key]:
+            parts.append(f"{summary[key]} {words}")
+    parts.append(f"{summary['in_step']} in step")
+    return [f"Plan: {'; '.join(parts)}."]
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def _money(value: float) -> str:
+    return f"{value:.4g}" if value else "0"
+
+
+def metric(name: str, value: Mapping[str, Any]) -> str:
+    """`97.5 [91.3, 99.3]`, or why there is no number."""
+    if value.get("value") is None:
+        return f"none ({safe(value.get('reason') or 'unknown')})"
+    scale = ".1f" if name.endswith("percentage") else ".3g" if name.endswith("score") or name == "mae" else ".2f"
+    text = f"{value['value']:{scale}}"
+    if value.get("low") is not None and value.get("high") is not None:
+        text += f" [{value['low']:{scale}}, {value['high']:{scale}}]"
+    return text
+
+
+def gate(value: Mapping[str, Any]) -> str:
+    """One gate: its bound, what was held against it, and the verdict as a word."""
+    bounds = " and ".join(f"{word} {value[word]:g}" for word in ("min", "max") if word in value)
+    on = "" if value["on"] == "estimate" else f" ({value['on']} bound)"
+    held = "none" if value["value"] is None else f"{value['value']:.4g}"
+    reason = f": {safe(value['reason'])}" if value.get("reason") else ""
+    return f"{value['verdict']}: {safe(value['metric'])}{on} {held}, {bounds}{reason}"
