@@ -183,8 +183,8 @@ def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
                     run.observe(change.address, event)
                     _collect(run, change, request, event.job, provider)
                 else:
-                    job = event.job if isinstance(event, Progress) else None
-                    run.observe(by_job[job][0].address if job in by_job else "", event)
+                    about = by_job.get(event.job) if isinstance(event, Progress) else None
+                    run.observe(about[0].address if about else "", event)
 
 
 def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Provider) -> None:

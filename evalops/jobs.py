@@ -45,7 +45,7 @@ def grade(
             if verdict.rung:
                 found[verdict.rung] = found.get(verdict.rung, 0) + 1
             if position <= most:
-                kept.append(Verdict(key, *verdict[1:4], None, verdict.orders))
+                kept.append(verdict._replace(key=key, feedback=None, rung=None))
             yield Graded(verdict, row.source.get(evaluation.gold) if evaluation.gold else None)
 
     summary = metrics.summarise(evaluation, graded())

@@ -42,7 +42,8 @@ def expand(value: dict[str, Any]) -> list[Cell] | Diagnostic:
         return problem
     base = {key: each for key, each in value.items() if key != "matrix"}
     names = _short_names(axes)
-    picks = []  # (the combination, where each of its values stands)
+    # Each combination with where each of its values stands.
+    picks: list[tuple[dict[str, Any], dict[str, tuple[str | int, ...]]]] = []
     for indices in itertools.product(*(range(len(values)) for values in axes.values())) if axes else ():
         combination = {key: axes[key][index] for key, index in zip(axes, indices, strict=True)}
         if not any(_matches(combination, rule) for rule in exclude):

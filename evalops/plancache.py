@@ -65,4 +65,4 @@ def save(project: Project, key_: str, files: Iterable[str], plan: Any) -> None:
 
 def _digest(project: Project, path: str) -> str:
     with project.open(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

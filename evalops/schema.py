@@ -7,12 +7,10 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from evalops.errors import Diagnostic, EvalopsError, Mark
 
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
 
 NAMES = ("spec", "project", "lock", "plan")
 
@@ -129,7 +127,8 @@ def violations(value: Any, schema: Any) -> list[str]:
     ]
 
 
-def _diagnostics(error: ValidationError, places: Places) -> Iterator[Diagnostic]:
+# `error` is a jsonschema.ValidationError; its attributes are typed too loosely to be of help.
+def _diagnostics(error: Any, places: Places) -> Iterator[Diagnostic]:
     route = tuple(error.absolute_path)
     what = _name(route)
     match error.validator:
@@ -158,7 +157,7 @@ def _diagnostics(error: ValidationError, places: Places) -> Iterator[Diagnostic]
             yield Diagnostic(code="schema/value", message=message, mark=places.mark(*route), hint=hint)
 
 
-def _unknown_keys(error: ValidationError, route: tuple[str | int, ...], places: Places) -> Iterator[Diagnostic]:
+def _unknown_keys(error: Any, route: tuple[str | int, ...], places: Places) -> Iterator[Diagnostic]:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known:
@@ -171,7 +170,7 @@ def _unknown_keys(error: ValidationError, route: tuple[str | int, ...], places: 
             )
 
 
-def _value_message(error: ValidationError, what: str) -> tuple[str, str | None]:
+def _value_message(error: Any, what: str) -> tuple[str, str | None]:
     """The message and the hint for a value that breaks one keyword."""
     bound = error.validator_value
     match error.validator:
@@ -239,7 +238,7 @@ def _shown(value: Any) -> str:
     return f"`{value}`"
 
 
-def _meaning(error: ValidationError, key: str) -> str | None:
+def _meaning(error: Any, key: str) -> str | None:
     """The schema's own description of a missing key, as its hint."""
     described = error.schema.get("properties", {}).get(key)
     if not isinstance(described, dict):
@@ -247,7 +246,7 @@ def _meaning(error: ValidationError, key: str) -> str | None:
     return described.get("description") if isinstance(described, dict) else None
 
 
-def _kind(error: ValidationError) -> str | None:
+def _kind(error: Any) -> str | None:
     """The `type` of the document in whose branch the error arose."""
     root: Any = error
     while root.parent is not None:

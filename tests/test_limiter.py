@@ -61,8 +61,8 @@ def test_the_window_doubles_each_round_up_to_the_limit() -> None:
                 limiter.release(slot, Signal.ANSWERED)
             await settle()
             for task in waiting:
-                if task.done() and (slot := task.result()) is not None:
-                    limiter.release(slot, Signal.NOTHING)
+                if task.done() and (given := task.result()) is not None:
+                    limiter.release(given, Signal.NOTHING)
                 task.cancel()
             await settle()
         return windows

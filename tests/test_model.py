@@ -470,9 +470,18 @@ def test_rows_that_rest_are_woken_when_the_endpoint_is_given_up() -> None:
     assert [error.status for error in errors] == [401] * 4
 
 
-def test_an_unknown_host_is_named() -> None:
-    error = failure("https://nowhere.invalid/v1")
-    assert error.fatal and error.message.startswith("`https://nowhere.invalid` could not be reached")
+def test_a_host_that_cannot_be_is_no_bug() -> None:
+    error = failure(f"https://{'a' * 64}.example/v1")
+    assert error.fatal and "no valid address" in error.message
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::"])
+def test_a_proxy_that_cannot_be_used_is_said_at_once(proxy: str) -> None:
+    endpoint = Endpoint(base_url="https://api.example.com/v1", model="m")
+    clock = Time()
+    with pytest.raises(CallFailed, match="proxy") as caught:
+        using(lambda client: client.call(endpoint, Route.CHAT, body()), clock, proxies={"https": proxy})
+    assert caught.value.fatal and not clock.slept
 
 
 @pytest.mark.parametrize("url", ["http://example.com/v1", "https://user:pass@example.com/v1", "ftp://127.0.0.1", ""])
@@ -542,6 +551,7 @@ def test_a_proxy_sees_neither_rows_nor_key() -> None:
     [
         ("https://api.example.com/v1", {"https": "http://proxy:3128"}, "http://proxy:3128"),
         ("https://api.example.com/v1", {"all": "http://proxy:3128"}, "http://proxy:3128"),
+        ("https://api.example.com/v1", {"https": "proxy:3128"}, "http://proxy:3128"),
         ("https://api.example.com/v1", {"http": "http://proxy:3128"}, None),
         ("https://api.example.com/v1", {"https": "http://proxy:3128", "no": ".example.com"}, None),
         ("https://api.example.com/v1", {"https": "http://proxy:3128", "no": "example.org"}, "http://proxy:3128"),
@@ -670,7 +680,7 @@ def test_a_run_with_every_fault_ends_and_counts_exactly() -> None:
     with serve(Config(faults=faults, retry_after_ms="5")) as server:
         endpoint = Endpoint(base_url=server.url, model="m")
 
-        async def run(client: Client) -> tuple[int, list[Reply | BaseException]]:
+        async def run(client: Client) -> tuple[Client, list[Reply | BaseException]]:
             calls = (client.call(endpoint, Route.CHAT, body(f"{n} truth=rude")) for n in range(400))
             return client, await asyncio.gather(*calls, return_exceptions=True)
 

@@ -67,7 +67,7 @@ def _value(project: Any, options: dict[str, Any]) -> Any:
     return value
 
 
-def _make(project: Any, options: dict[str, Any]) -> tuple[Any, list[str] | None]:
+def _make(project: Any, options: dict[str, Any]) -> tuple[Any, tuple[str, ...] | None]:
     from evalops import planning
     from evalops.plan import Options
     from evalops.planning import Selection

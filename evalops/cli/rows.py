@@ -113,13 +113,13 @@ def _evaluation(project: Project, entry: Entry) -> Evaluation | None:
 
 
 def _fails(evaluation: Evaluation, row: dict[str, Any]) -> bool:
-    """No verdict, not a pass, or not what gold says."""
+    """No verdict, not what gold says, or, for a row without gold, not a pass."""
     verdict = row["verdict"]
     if verdict["status"] != "scored":
         return True
     gold = (row["source"] or {}).get(evaluation.gold) if evaluation.gold else None
-    if gold not in (None, "") and not _is(verdict["value"], str(gold)):
-        return True
+    if gold not in (None, ""):
+        return not _is(verdict["value"], str(gold))
     if evaluation.pass_labels:
         return verdict["value"] not in evaluation.pass_labels
     return evaluation.pass_threshold is not None and float(verdict["value"]) < evaluation.pass_threshold

@@ -43,7 +43,7 @@ class Kind(StrEnum):
     REJECTED = "rejected"  # this very request is not taken (400, 413, 422)
 
 
-class CallFailed(Exception):  # noqa: N818 - it says what happened
+class CallFailed(Exception):
     """No reply came. `message` is one line without secrets; `fatal`: all other rows would fail likewise."""
 
     def __init__(self, kind: Kind, message: str, *, status: int | None = None, fatal: bool = False) -> None:
@@ -82,9 +82,7 @@ def of_status(
     detail = f": {text}" if text else ""
     if 300 <= status < 400:
         target = _target(url, headers.get("Location", ""))
-        message = (
-            f"redirects to {target} ({status}); redirects are not followed: rows and key could go astray"
-        )
+        message = f"redirects to {target} ({status}); redirects are not followed: rows and key could go astray"
         return Failure(Kind.STATUS, message, status, fatal=True)
     if status == 401:
         message = "refuses the key (401)" if has_key else "wants a key and has been given none (401)"
@@ -113,8 +111,8 @@ def of_error(error: Exception, *, seconds: float, has_worked: bool) -> Failure:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             reason = _certificate_problem(error) or "no secure connection could be made"
             return Failure(Kind.CONNECT, f"failed the TLS check: {reason}", fatal=not has_worked, retry=True)
-        case UnicodeError():
-            return Failure(Kind.CONNECT, "could not be reached: that is no host name", fatal=True)
+        case UnicodeError() | aiohttp.InvalidURL():
+            return Failure(Kind.CONNECT, "could not be reached: no valid address, or no valid proxy", fatal=True)
         case aiohttp.ConnectionTimeoutError():
             return Failure(Kind.CONNECT, "could not be reached: connecting took too long", retry=True)
         case aiohttp.ClientProxyConnectionError():
@@ -127,9 +125,7 @@ def of_error(error: Exception, *, seconds: float, has_worked: bool) -> Failure:
         case aiohttp.ClientPayloadError():
             return Failure(Kind.REPLY, "broke off in the middle of its answer", retry=True)
         case aiohttp.ClientHttpProxyError():
-            return Failure(
-                Kind.CONNECT, f"could not be reached: the proxy answered {error.status}", retry=True
-            )
+            return Failure(Kind.CONNECT, f"could not be reached: the proxy answered {error.status}", retry=True)
         case aiohttp.ClientResponseError():
             return Failure(Kind.REPLY, "does not speak HTTP", fatal=not has_worked, retry=True)
     # Before the first reply this is a port without a server behind it, later one request that went wrong.
@@ -197,11 +193,7 @@ def _target(url: str, location: str) -> str:
 def _certificate_problem(
     error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError,
 ) -> str | None:
-    cause = (
-        error.certificate_error
-        if isinstance(error, aiohttp.ClientConnectorCertificateError)
-        else error.os_error
-    )
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
     return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else None
 
 

@@ -66,4 +66,5 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     excepted = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs lack it
     if is_loopback(parts.hostname or "") or excepted(parts.netloc, proxies):
         return None
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -223,6 +223,9 @@ class Client:
             raise ValueError(f"{endpoint.base_url!r} is not allowed: {problem}")
         limiter = Limiter(endpoint.max_in_flight, clock=self._clock, sleep=self._sleep)
         lane = self._lanes[endpoint] = Lane(endpoint, limiter, proxy_for(endpoint.base_url, self._proxies))
+        if lane.proxy and not lane.proxy.startswith(("http://", "https://")):
+            message = f"`{lane.origin}` is to be reached through a proxy, and only http proxies are supported"
+            lane.stop(Failure(Kind.CONNECT, message, fatal=True))
         return lane
 
     def _timeout_of(self, seconds: float) -> aiohttp.ClientTimeout:

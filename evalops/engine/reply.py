@@ -91,9 +91,7 @@ def _choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any] | None]:
 def _text(value: Any) -> str:
     """A string, or the text parts of a list of parts; anything else is no text."""
     if isinstance(value, list):
-        value = "".join(
-            part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
+        value = "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
     if not isinstance(value, str):
         return ""
     # JSON can spell half a surrogate pair; no file or database could store it.

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from evalops.endpoint import Endpoint
-from evalops.engine import model
+from evalops.engine import embedded, model, weights
 from evalops.engine.run import Target
 from evalops.engine.secret import Secret
 from evalops.errors import Diagnostic, EvalopsError
