@@ -68,7 +68,10 @@ def resolve(model: Model, settings: Settings, mark: Mark) -> Endpoint:
     if served is not None and "base_url" in served:
         name = model.credential or served.get("credential")
         return _bound(served["base_url"], served.get("model", model.model), name, settings, mark)
+    if served is not None and str(served.get("model", "")).startswith(EMBEDDED):
+        return Endpoint(base_url="", model=served["model"])
     if model.model.startswith(EMBEDDED):
+        _check_file(model.model, mark)
         return Endpoint(base_url="", model=model.model)
     prefix = next((each for each in VENDORS if model.model.startswith(each)), None)
     if prefix and model.model_source in (None, "external"):
@@ -85,6 +88,18 @@ def resolve(model: Model, settings: Settings, mark: Mark) -> Endpoint:
         or f"add it to evalops.yaml under `models: {{{model.model}: {{base_url: …}}}}`, give `external_base_url`, "
         f"or begin the id with one of {', '.join(f'`{each}`' for each in (EMBEDDED, *VENDORS))}",
     )
+
+
+def _check_file(model: str, mark: Mark) -> None:
+    """A spec may come from a stranger: it names weights inside the project only, evalops.yaml any file."""
+    path = model.removeprefix(f"{EMBEDDED}file:")
+    if path != model and (path.startswith(("/", "~")) or ".." in path.split("/")):
+        raise _problem(
+            "model",
+            f"`{model}` is outside the project",
+            mark,
+            f"name it in evalops.yaml, `models: {{my-model: {{model: {model}}}}}`, and use `my-model` here",
+        )
 
 
 def check(evaluation: Evaluation, settings: Settings) -> list[Diagnostic]:

@@ -215,7 +215,8 @@ class Judge:
         """The label that is the most probable next text after the rendered template."""
         assert self.evaluation.judge.model is not None
         columns = _neutral(source) if self._is_embedded else source
-        prompt = self._render(self.evaluation.judge.template, columns) or ""
+        # Blanks at the end of a prompt make a model continue in another way: a block in YAML ends with one.
+        prompt = (self._render(self.evaluation.judge.template, columns) or "").rstrip()
         body = {"prompt": prompt, **embedded.likelihood_body(self.evaluation.labels, plain=not self._is_embedded)}
         reply = await self._asks[id(self.evaluation.judge.model)](Route.COMPLETIONS, body)
         _count(detail, reply)
