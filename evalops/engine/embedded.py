@@ -12,6 +12,7 @@ from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -93,6 +94,12 @@ def likeliest(labels: Sequence[str], reply: Reply) -> Reading:
             problem="unknown_label", detail=f"{names} begin alike, so their likelihoods cannot be told apart"
         )
     return Reading(best[0])
+
+
+def require() -> None:
+    """Raises EvalopsError where the runtime is not installed."""
+    if find_spec("xllamacpp") is None:
+        raise failure_of(Path(), {"error": "not-installed"})
 
 
 def usable_cores() -> int:

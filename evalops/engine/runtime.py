@@ -45,7 +45,7 @@ class Runtime:
                 self._embedded[endpoint.model] = await self._start(endpoint.model)
             return self._embedded[endpoint.model]
         found = model.Endpoint(
-            base_url=endpoint.base_url, model=endpoint.model, key=_key(endpoint), max_in_flight=workers
+            base_url=endpoint.base_url, model=endpoint.model, key=key_of(endpoint), max_in_flight=workers
         )
         return Target(identity=f"{endpoint.base_url}\n{endpoint.model}", endpoints=(found,))
 
@@ -67,8 +67,8 @@ class Runtime:
             self._notice(f"fetching {what}: {done / 1e6:,.0f}{of} MB")
 
 
-def _key(endpoint: Endpoint) -> Secret | None:
-    """The key of an endpoint, read at the last moment and from the environment only."""
+def key_of(endpoint: Endpoint) -> Secret | None:
+    """The key of an endpoint, from the environment only. Raises EvalopsError where it is not set."""
     credential = endpoint.credential
     if credential is None:
         return None

@@ -75,6 +75,9 @@ class Local:
     def submit(self, request: Request) -> Job | Refused | Unclear:
         from evalops.engine.store import JobRecord
 
+        problems = self._missing(request.evaluation)
+        if problems:
+            return Refused(problems)
         fingerprint = request.identity.fingerprint
         record = JobRecord(
             id=f"local-{fingerprint[:16]}-{request.generation}",
@@ -135,6 +138,22 @@ class Local:
 
     def _endpoint(self, evaluation: Evaluation, model: Model) -> Endpoint:
         return endpoint.resolve(model, self._settings, evaluation.places.mark(*model.route, "model"))
+
+    def _missing(self, evaluation: Evaluation) -> tuple[Diagnostic, ...]:
+        """What has to be set or installed before any row can be judged: found out before the job exists."""
+        from evalops.engine import embedded, runtime
+
+        problems: list[Diagnostic] = []
+        for model in evaluation.models:
+            try:
+                found = self._endpoint(evaluation, model)
+                if found.is_embedded:
+                    embedded.require()
+                else:
+                    runtime.key_of(found)
+            except EvalopsError as error:
+                problems += error.diagnostics
+        return tuple(dict.fromkeys(problems))
 
     def _cost(self, evaluation: Evaluation, prompt: int, completion: int) -> tuple[float | None, str | None]:
         """The money of one job. With several priced models the split of tokens is not known, so there is none."""
