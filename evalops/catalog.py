@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from evalops import dataset, document, endpoint, fingerprint, schema, semantics, spec
-from evalops.errors import Diagnostic, EvalopsError, has_errors
+from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
 from evalops.fingerprint import Digests
+from evalops.lock import beside
 from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
 from evalops.providers.base import Provider
+from evalops.settings import FILE
 from evalops.spec import Evaluation
 
 
@@ -46,9 +48,14 @@ def read(project: Project, paths: Iterable[str] | None = None) -> Catalog:
     wanted, new = _identify(project, evaluations)
     return Catalog(
         wanted=tuple(sorted(wanted, key=lambda each: each.evaluation.address)),
-        diagnostics=tuple(dict.fromkeys(problems + new)),
+        diagnostics=tuple(sorted(dict.fromkeys(problems + new), key=_place)),
         specs=specs,
     )
+
+
+def _place(problem: Diagnostic) -> tuple[str, int, int]:
+    mark = problem.mark or Mark("")
+    return mark.path, mark.line, mark.column
 
 
 def select(wanted: Sequence[Wanted], selectors: Sequence[str], exclude: Sequence[str] = ()) -> list[Wanted]:
@@ -72,6 +79,19 @@ def select(wanted: Sequence[Wanted], selectors: Sequence[str], exclude: Sequence
         if (not selectors or any(_matches(each.evaluation, selector) for selector in selectors))
         and not any(_matches(each.evaluation, selector) for selector in exclude)
     ]
+
+
+def touched(wanted: Sequence[Wanted], paths: Collection[str]) -> list[Wanted]:
+    """The evaluations that any of these files is part of: the spec, its lockfile, the dataset, a template, settings."""
+    if FILE in paths:
+        return list(wanted)
+    return [each for each in wanted if not files(each.evaluation).isdisjoint(paths)]
+
+
+def files(evaluation: Evaluation) -> set[str]:
+    """The files of the project that an evaluation is made from, its lockfile included."""
+    templates = {text.file for text in evaluation.texts if text.file}
+    return {evaluation.spec, beside(evaluation.spec), evaluation.dataset.path, *templates}
 
 
 def _matches(evaluation: Evaluation, selector: str) -> bool:
@@ -106,29 +126,23 @@ def _identify(project: Project, evaluations: list[Evaluation]) -> tuple[list[Wan
         if evaluation.provider not in providers:
             providers[evaluation.provider] = open_provider(evaluation.provider, project)
         found = semantics.check(evaluation) + providers[evaluation.provider].check(evaluation)
-        if not has_errors(found):
-            try:
-                each, new = _wanted(project, evaluation, providers[evaluation.provider], scans)
-                found += new
-                wanted += [each] if each else []
-            except EvalopsError as error:
-                found += error.diagnostics
+        try:
+            digests, new = _scan(evaluation, scans)
+            found += new
+            if not has_errors(found):
+                wanted.append(_wanted(project, evaluation, providers[evaluation.provider], digests))
+        except EvalopsError as error:
+            found += error.diagnostics
         problems += (replace(each, address=evaluation.address) for each in found)
     return wanted, problems
 
 
-def _wanted(
-    project: Project, evaluation: Evaluation, provider: Provider, scans: _Scans
-) -> tuple[Wanted | None, list[Diagnostic]]:
-    digests, problems = _scan(evaluation, scans)
-    if has_errors(problems):
-        return None, problems
+def _wanted(project: Project, evaluation: Evaluation, provider: Provider, digests: Digests) -> Wanted:
     endpoints = [
         endpoint.resolve(model, project.settings, evaluation.places.mark(*model.route, "model"))
         for model in evaluation.models
     ]
-    identity = fingerprint.identify(evaluation, endpoints, digests, provider.pins(evaluation))
-    return Wanted(evaluation, identity), problems
+    return Wanted(evaluation, fingerprint.identify(evaluation, endpoints, digests, provider.pins(evaluation)))
 
 
 def _scan(evaluation: Evaluation, scans: _Scans) -> tuple[Digests, list[Diagnostic]]:

@@ -71,7 +71,7 @@ def read(open_file: Open, path: str, columns: tuple[tuple[str, str], ...] = ()) 
     reader = _READERS.get(PurePosixPath(path).suffix.lower())
     if reader is None:
         known = ", ".join(sorted(_READERS))
-        _fail("format", f"`{path}` is no dataset", Mark(path), f"evalops reads {known}")
+        _fail("format", f"`{path}` is no dataset", None, f"evalops reads {known}")
     position = -1
     with open_file() as stream:
         for position, (line, source) in enumerate(reader(stream, path)):
@@ -325,5 +325,5 @@ _READERS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[int, dict[str, Any]
 }
 
 
-def _fail(what: str, message: str, mark: Mark, hint: str | None = None) -> NoReturn:
+def _fail(what: str, message: str, mark: Mark | None, hint: str | None = None) -> NoReturn:
     raise EvalopsError(Diagnostic(code=f"dataset/{what}", message=message, mark=mark, hint=hint))

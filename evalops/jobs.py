@@ -45,7 +45,7 @@ def grade(
             if verdict.rung:
                 found[verdict.rung] = found.get(verdict.rung, 0) + 1
             if position <= most:
-                kept.append(verdict._replace(key=key, feedback=None, rung=None))
+                kept.append(verdict._replace(key=key, feedback=None, rung=None, lengths=()))
             yield Graded(verdict, row.source.get(evaluation.gold) if evaluation.gold else None)
 
     summary = metrics.summarise(evaluation, graded())
@@ -81,7 +81,7 @@ def headline(type_: Type, summary: Mapping[str, Any] | None) -> tuple[str, Mappi
 def _unpaired(evaluation: Evaluation, position: int) -> Diagnostic:
     return Diagnostic(
         code="result/rows",
-        message=f"the job's verdicts and the rows of `{evaluation.dataset.path}` do not pair up from row {position + 1} on",
+        message=f"the verdicts and the rows of `{evaluation.dataset.path}` do not pair up from row {position + 1} on",
         address=evaluation.address,
         hint="the dataset is not the one that was judged: restore it, or run the evaluation again",
     )

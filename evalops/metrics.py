@@ -26,9 +26,9 @@ from evalops.spec import Evaluation, Threshold, Type
 _COMMON = ("invalid_rate", "error_rate")
 NAMES = {
     Type.CLASSIFY: ("pass_percentage", "accuracy", "accuracy_scored", "kappa", *_COMMON),
-    Type.SCORE: ("mean_score", "std_score", "pass_percentage", "mae", *_COMMON),
+    Type.SCORE: ("mean_score", "std_score", "pass_percentage", "mae", "length_correlation", *_COMMON),
     Type.COMPARE: (
-        "win_rate", "win_rate_no_ties", "tie_rate", "consistency", "first_slot_preference",
+        "win_rate", "win_rate_no_ties", "tie_rate", "consistency", "first_slot_preference", "longer_wins",
         "accuracy", "accuracy_scored", "kappa", *_COMMON,
     ),
 }  # fmt: skip
@@ -36,6 +36,7 @@ NEED_GOLD = frozenset({"accuracy", "accuracy_scored", "kappa", "mae"})
 CHANCE = "no better than chance on your gold rows"
 
 CHOICES = ("A", "B", "Tie")
+LENGTH_LIMIT = 0.7  # a correlation of score and length beyond this is warned of
 INVALID = "(invalid)"  # the extra predicted class in a confusion matrix
 
 
@@ -227,8 +228,33 @@ class _Moments:
         return Metric(value=self.mean, low=interval.low, high=interval.high, n=self.n)
 
 
+@dataclass(slots=True)
+class _Correlation:
+    """Pearson's correlation in one pass, by updated co-moments."""
+
+    x: _Moments = field(default_factory=_Moments)
+    y: _Moments = field(default_factory=_Moments)
+    products: float = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        before = x - self.x.mean
+        self.x.add(x)
+        self.y.add(y)
+        self.products += before * (y - self.y.mean)
+
+    def metric(self, reason: str) -> Metric:
+        if self.x.n < 3:
+            return Metric.absent(reason)
+        spread = math.sqrt(self.x.squares * self.y.squares)
+        if spread <= 0:
+            return Metric.absent("all scores or all lengths are the same")
+        value = max(-1.0, min(1.0, self.products / spread))
+        interval = stats.fisher(value, self.x.n)
+        return Metric(value=value, low=interval and interval.low, high=interval and interval.high, n=self.x.n)
+
+
 def _score(evaluation: Evaluation, graded: Iterable[Graded]) -> ScoreSummary:
-    tally, scores, errors = _Tally(), _Moments(), _Moments()
+    tally, scores, errors, lengths = _Tally(), _Moments(), _Moments(), _Correlation()
     counts: Counter[float] = Counter()
     passed = 0
     threshold = evaluation.pass_threshold
@@ -237,6 +263,8 @@ def _score(evaluation: Evaluation, graded: Iterable[Graded]) -> ScoreSummary:
             continue
         value = float(each.verdict.value or 0.0)
         scores.add(value)
+        if len(each.verdict.lengths) == 1:
+            lengths.add(float(each.verdict.lengths[0]), value)
         counts[value if len(counts) < 100 or value in counts else math.floor(value)] += 1
         passed += threshold is not None and value >= threshold
         gold = number(each.gold)
@@ -249,13 +277,31 @@ def _score(evaluation: Evaluation, graded: Iterable[Graded]) -> ScoreSummary:
         else Metric.absent("fewer than two rows have a score")
     )
     mae = errors.metric("no scored row has a gold score" if evaluation.gold else "no gold column")
+    correlation = lengths.metric("fewer than three responses of known length have a score")
     mean = scores.metric("no row has a score")
     return ScoreSummary(
         counts=tally.counts(),
         score_counts={f"{value:g}": counts[value] for value in sorted(counts)},
-        metrics={"mean_score": mean, "std_score": deviation, **passes, "mae": mae, **tally.rates()},
+        metrics={
+            "mean_score": mean,
+            "std_score": deviation,
+            **passes,
+            "mae": mae,
+            "length_correlation": correlation,
+            **tally.rates(),
+        },
         bounds=bounds,
+        warnings=_length_warning(correlation),
     )
+
+
+def _length_warning(correlation: Metric) -> tuple[str, ...]:
+    if correlation.low is None or correlation.high is None or abs(correlation.value or 0.0) < LENGTH_LIMIT:
+        return ()
+    if correlation.low <= 0 <= correlation.high:
+        return ()
+    kind = "longer" if (correlation.value or 0.0) > 0 else "shorter"
+    return (f"the judge gives {kind} responses higher scores: correlation with length {correlation.value:.2f}",)
 
 
 def number(value: Any) -> float | None:
@@ -270,7 +316,7 @@ def number(value: Any) -> float | None:
 def _compare(evaluation: Evaluation, graded: Iterable[Graded]) -> CompareSummary:
     tally, agreement, points = _Tally(), _Agreement(evaluation.gold), _Moments()
     choices: Counter[str] = Counter(dict.fromkeys(CHOICES, 0))
-    both = same = first = picks = 0
+    both = same = first = picks = longer = unequal = 0
     for each in graded:
         agreement.add(each)
         if not tally.add(each.verdict):
@@ -278,6 +324,9 @@ def _compare(evaluation: Evaluation, graded: Iterable[Graded]) -> CompareSummary
         choice = str(each.verdict.value)
         choices[choice] += 1
         points.add({"A": 1.0, "B": 0.0}.get(choice, 0.5))
+        if choice != "Tie" and len(each.verdict.lengths) == 2 and each.verdict.lengths[0] != each.verdict.lengths[1]:
+            unequal += 1
+            longer += (choice == "A") == (each.verdict.lengths[0] > each.verdict.lengths[1])
         given, flipped = each.verdict.orders or (None, None)
         if given and flipped:
             both += 1
@@ -292,12 +341,14 @@ def _compare(evaluation: Evaluation, graded: Iterable[Graded]) -> CompareSummary
         "tie_rate": proportion(choices["Tie"], tally.scored, "no row has a verdict"),
         "consistency": proportion(same, both, "no row was judged in both orders"),
         "first_slot_preference": proportion(first, picks, "no order was decided"),
+        "longer_wins": proportion(longer, unequal, "no win between responses of known, unequal length"),
         **agreement.metrics(),
         **tally.rates(),
     }
     return CompareSummary(
         counts=tally.counts(),
         choice_counts=choices,
+        ties_by_inconsistency=both - same,
         metrics=metrics,
         bounds={},
         warnings=(*agreement.warnings(metrics), *_slot_warning(first, picks)),

@@ -16,14 +16,15 @@ from evalops.providers.base import Provider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which evaluations are meant: globs, `tag:WORD`, and exclusions. Empty is all."""
+    """Which evaluations are meant: globs, `tag:WORD`, exclusions, what changed since a revision. Empty is all."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    changed_since: str | None = None
 
     @property
     def is_all(self) -> bool:
-        return not self.include and not self.exclude
+        return not self.include and not self.exclude and self.changed_since is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ def make(
         raise EvalopsError(*problems)
     _check_addresses(options.rerun, found.wanted)
     wanted = catalog.select(found.wanted, selection.include, selection.exclude)
+    if selection.changed_since is not None:
+        wanted = catalog.touched(wanted, project.changed_since(selection.changed_since))
     prices = project.settings.prices
     built = plan.build(
         wanted,

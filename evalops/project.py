@@ -135,6 +135,21 @@ class Project:
                 )
             ) from None
 
+    def changed_since(self, revision: str) -> set[str]:
+        """The files that differ from a git revision, new ones included. Raises EvalopsError for an unknown one."""
+        known = git(self.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").strip()
+        if not known:
+            raise EvalopsError(
+                Diagnostic(
+                    code="project/revision",
+                    message=f"git knows no revision `{revision}` here",
+                    hint="fetch it first; a shallow clone lacks older ones",
+                )
+            )
+        changed = git(self.root, "diff", "--name-only", "--no-renames", "--relative", "-z", known, "--")
+        new = git(self.root, "ls-files", "--others", "--exclude-standard", "-z")
+        return {path for path in (changed + new).split("\0") if path}
+
     def keep_text(self, text: str) -> None:
         """Keeps a long input under its digest, so that a later plan can show how it changed."""
         path = self.state / "texts" / sha256(text.encode("utf-8", "surrogatepass"))
@@ -179,7 +194,7 @@ class Project:
             raise EvalopsError(
                 Diagnostic(
                     code="project/tracked-state",
-                    message=f"git tracks files below `{STATE}/`: another's replies and verdicts would be taken for yours",
+                    message=f"git tracks files below `{STATE}/`: another's answers would be taken for yours",
                     hint=f"remove them: git rm -r --cached {STATE}",
                 )
             )

@@ -23,7 +23,8 @@ class Verdict(NamedTuple):
 
     `value` is a label, a score, or A, B or Tie; None unless scored. `reason` says why there is none
     (`unparsable`, `length`, `refusal`, `timeout` …), `feedback` is the judge's explanation or the error's text.
-    `orders` is what a compare said in the given and in the flipped order, mapped back: `("A", "B")`.
+    `orders` is what a compare said in the given and in the flipped order, mapped back: `("A", "B")`. `lengths` are the
+    characters of the judged responses, where they are still known.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Verdict(NamedTuple):
     feedback: str | None = None
     orders: tuple[str | None, str | None] | None = None
     rung: str | None = None
+    lengths: tuple[int, ...] = ()
 
 
 class Graded(NamedTuple):
@@ -129,6 +131,7 @@ class ScoreSummary:
 class CompareSummary:
     counts: Counts
     choice_counts: Mapping[str, int]
+    ties_by_inconsistency: int
     metrics: Mapping[str, Metric]
     bounds: Mapping[str, Bounds]
     warnings: tuple[str, ...] = ()
@@ -156,6 +159,7 @@ def to_json(summary: Summary, usage: Usage | Mapping[str, Any], rungs: Mapping[s
             value["score_counts"] = dict(summary.score_counts)
         case CompareSummary():
             value["choice_counts"] = dict(summary.choice_counts)
+            value["ties_by_inconsistency"] = summary.ties_by_inconsistency
     value["metrics"] = {name: metric.to_json() for name, metric in summary.metrics.items()}
     value["bounds"] = {name: {"low": each.low, "high": each.high} for name, each in summary.bounds.items()}
     if summary.warnings:

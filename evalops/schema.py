@@ -144,7 +144,7 @@ def _diagnostics(error: Any, places: Places) -> Iterator[Diagnostic]:
                         mark=places.mark(*route),
                         hint=_meaning(error, key),
                     )
-        case None:  # the schema `false`: a field of another type
+        case "not":  # a field of another type
             kind = _kind(error)
             yield Diagnostic(
                 code="schema/wrong-type-field",

@@ -181,6 +181,27 @@ def _templates(evaluation: Evaluation) -> Iterator[Diagnostic]:
             )
 
 
+def _same_family(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    """A judge prefers texts of its own kind (arXiv 2404.13076)."""
+    judge = evaluation.judge.model
+    for model in evaluation.models:
+        if judge is not None and model is not judge and _family(model.model) == _family(judge.model):
+            yield Diagnostic(
+                code="spec/same-family",
+                message=f"the judge `{judge.model}` and `{model.model}` are of one family: judges prefer their own",
+                mark=evaluation.places.mark(*judge.route, "model"),
+                hint="a judge of another family is the safer choice",
+                severity=Severity.WARNING,
+            )
+
+
+def _family(model: str) -> str:
+    """`gpt` of `openai/gpt-4o`, `smollm` of `embedded/smollm2-135m`."""
+    name = model.rsplit("/", 1)[-1].casefold()
+    found = re.match(r"[a-z]+", name)
+    return found.group() if found else name
+
+
 def _judge(evaluation: Evaluation) -> Iterator[Diagnostic]:
     judge = evaluation.judge
     if judge.column is not None:
@@ -192,13 +213,15 @@ def _judge(evaluation: Evaluation) -> Iterator[Diagnostic]:
                     mark=evaluation.places.mark(key),
                 )
         return
+    yield from _same_family(evaluation)
     if judge.likelihood and (evaluation.type is not Type.CLASSIFY or len(evaluation.models) > 1):
         yield Diagnostic(
             code="spec/judge",
             message="`verdict: likelihood` is for type `classify` with responses from a column",
             mark=evaluation.places.mark("judge", "verdict"),
         )
-    if not evaluation.candidates and not variables(evaluation):
+    broken = any(not isinstance(template.parse(text.source), template.Template) for text in evaluation.texts)
+    if not evaluation.candidates and not broken and not variables(evaluation):
         yield Diagnostic(
             code="template/no-columns",
             message="the judge's template uses no column, so every row gets the same question",

@@ -74,3 +74,13 @@ def kappa(matrix: Sequence[Sequence[int]], confidence: float = CONFIDENCE) -> Ka
     variance = max(0.0, diagonal + rest - correction) / (n * (1 - chance) ** 2)
     half = float(ndtri(0.5 + confidence / 2)) * math.sqrt(variance)
     return Kappa(value, Interval(max(-1.0, value - half), min(1.0, value + half)))
+
+
+def fisher(correlation: float, n: int, confidence: float = CONFIDENCE) -> Interval | None:
+    """The interval of Pearson's correlation by R. A. Fisher's z (Metron 1, 1921); None for n < 4 or a perfect one."""
+    from scipy.special import ndtri
+
+    if n < 4 or abs(correlation) >= 1:
+        return None
+    half = float(ndtri(0.5 + confidence / 2)) / math.sqrt(n - 3)
+    return Interval(math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half))

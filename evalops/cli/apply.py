@@ -80,7 +80,7 @@ def _plan(project: Project, options: dict[str, Any], selectors: tuple[str, ...],
 
     return planning.make(
         project,
-        planning.Selection(include=selectors, exclude=options["exclude"]),
+        planning.Selection(include=selectors, exclude=options["exclude"], changed_since=options["changed_since"]),
         options=Options(
             rerun=frozenset(options["rerun"]), reason=options["reason"], retry_failed=options["retry_failed"]
         ),

@@ -30,7 +30,8 @@ def project_option(command: Command) -> Command:
 def selection(command: Command) -> Command:
     """The arguments that choose evaluations."""
     exclude = click.option("-x", "--exclude", multiple=True, metavar="SELECTOR", help="Leave these out.")
-    return click.argument("selectors", nargs=-1)(exclude(command))
+    changed = click.option("--changed-since", metavar="REF", help="Only what files changed since a git revision touch.")
+    return click.argument("selectors", nargs=-1)(exclude(changed(command)))
 
 
 def open_project(folder: Path | None) -> Project:

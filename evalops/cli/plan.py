@@ -34,6 +34,7 @@ def command(**options: Any) -> int:
     \b
     evalops plan
     evalops plan 'tone*' -x tag:slow -v
+    evalops plan --changed-since origin/main
     evalops plan --out plan.json && evalops apply plan.json
     """
     from evalops.errors import Exit
@@ -58,7 +59,8 @@ def _value(project: Any, options: dict[str, Any]) -> Any:
     from evalops import plancache
 
     asked = [repr(options[name]) for name in ("selectors", "exclude", "rerun", "retry_failed")]
-    key = None if options["refresh"] else plancache.key(project, asked)
+    # What git says is not among the bytes that the cache goes by.
+    key = None if options["refresh"] or options["changed_since"] else plancache.key(project, asked)
     value = plancache.load(project, key) if key else None
     if value is None:
         value, files = _make(project, options)
@@ -76,7 +78,7 @@ def _make(project: Any, options: dict[str, Any]) -> tuple[Any, tuple[str, ...] |
     providers = planning.open_providers(project) if options["refresh"] else None
     planned = planning.make(
         project,
-        Selection(include=options["selectors"], exclude=options["exclude"]),
+        Selection(include=options["selectors"], exclude=options["exclude"], changed_since=options["changed_since"]),
         options=Options(rerun=frozenset(options["rerun"]), retry_failed=options["retry_failed"]),
         providers=providers,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +59,13 @@ def entry_of(project: Project, address: str) -> Entry:
 
 
 def _failing(project: Project, entry: Entry) -> list[dict[str, Any]]:
-    """The first rows that did not pass, if the rows are on this machine."""
-    from evalops.cli.rows import machine_rows
+    """The first rows to look at, if the rows are on this machine."""
+    from evalops import rows
+    from evalops.views import json_
 
     try:
-        found = machine_rows(project, entry)
-        failing = [row for row, failed in found if failed]
+        failed = (each for each in rows.of(project, entry) if each.failed)
+        first = list(itertools.islice(failed, MOST))
     except EvalopsError:
         return []
-    return failing[:MOST]
+    return [json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "") for each in first]

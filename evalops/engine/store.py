@@ -52,7 +52,7 @@ class JobRecord(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row as the store holds it; `detail` has `orders`, `outputs`, `prompt_tokens`, `completion_tokens`, `calls`."""
+    """A row as the store holds it; `detail` has `outputs`, `lengths` and `usage` by model."""
 
     position: int
     verdict: Verdict
@@ -96,12 +96,8 @@ class Store:
         with self._explained():
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                self._database.executemany(
-                    "INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items())
-                )
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows
-                )
+                self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items()))
+                self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
                 self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:
@@ -146,7 +142,7 @@ class Store:
 
     def add_row(self, job: str, position: int, verdict: Verdict, detail: dict[str, Any]) -> None:
         """Gathers one row for the next commit."""
-        key, status, value, reason, feedback, orders, rung = verdict
+        key, status, value, reason, feedback, orders, rung, _ = verdict
         if orders is not None:
             detail["orders"] = orders
         text = json.dumps(detail, ensure_ascii=False)
@@ -165,7 +161,14 @@ class Store:
                 detail = json.loads(text)
                 orders = detail.pop("orders", None)
                 verdict = Verdict(
-                    key, VerdictStatus(status), value, reason, feedback, orders and tuple(orders), rung
+                    key,
+                    VerdictStatus(status),
+                    value,
+                    reason,
+                    feedback,
+                    orders and tuple(orders),
+                    rung,
+                    tuple(detail.get("lengths", ())),
                 )
                 yield Stored(position, verdict, detail)
 

@@ -105,18 +105,17 @@ class Local:
                 yield stored.verdict, stored.detail
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
-        calls = prompt = completion = 0
-        counted = True
+        total: dict[str, list[int | None]] = {}
         for _, detail in self.rows(job):
-            calls += detail.get("calls", 0)
-            if detail.get("calls"):
-                tokens = detail.get("prompt_tokens"), detail.get("completion_tokens")
-                counted = counted and None not in tokens
-                prompt += tokens[0] or 0
-                completion += tokens[1] or 0
-        if not counted:
-            return Usage(calls=calls, reason="the endpoint does not count tokens")
-        cost, reason = self._cost(evaluation, prompt, completion)
+            for model, used in detail.get("usage", {}).items():
+                sums = total.setdefault(model, [0, 0, 0])
+                total[model] = [None if None in (x, y) else x + y for x, y in zip(sums, used, strict=True)]
+        calls = sum(used[0] or 0 for used in total.values())
+        prompt = sum(used[1] or 0 for used in total.values())
+        completion = sum(used[2] or 0 for used in total.values())
+        if any(None in used for used in total.values()):
+            return Usage(calls=calls, reason="an endpoint does not count tokens")
+        cost, reason = self._cost(evaluation, total)
         return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost, reason=reason)
 
     def retry(self, job: str) -> None:
@@ -155,17 +154,19 @@ class Local:
                 problems += error.diagnostics
         return tuple(dict.fromkeys(problems))
 
-    def _cost(self, evaluation: Evaluation, prompt: int, completion: int) -> tuple[float | None, str | None]:
-        """The money of one job. With several priced models the split of tokens is not known, so there is none."""
-        paid = {model.model for model in evaluation.models if not self._endpoint(evaluation, model).is_embedded}
-        if not paid:
-            return 0.0, None
-        if len({model.model for model in evaluation.models}) > 1:
-            return None, "several models share the tokens"
-        price = self._settings.prices.get(next(iter(paid)))
-        if price is None:
-            return None, "no price in evalops.yaml"
-        return (prompt * price.input + completion * price.output) / 1e6, None
+    def _cost(
+        self, evaluation: Evaluation, total: Mapping[str, Sequence[int | None]]
+    ) -> tuple[float | None, str | None]:
+        """The money of one job, or why it is not known. What runs on this machine costs none."""
+        embedded = {model.model for model in evaluation.models if self._endpoint(evaluation, model).is_embedded}
+        cost = 0.0
+        for model, (_, prompt, completion) in total.items():
+            price = self._settings.prices.get(model)
+            if price is not None:
+                cost += ((prompt or 0) * price.input + (completion or 0) * price.output) / 1e6
+            elif model not in embedded:
+                return None, f"no price for {model} in evalops.yaml"
+        return cost, None
 
 
 class Following:

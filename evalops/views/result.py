@@ -27,9 +27,8 @@ def show(value: Mapping[str, Any], failing: Sequence[Mapping[str, Any]]) -> str:
     if value["gates"]:
         parts.append("\n".join(f"gate {words.gate(gate)}" for gate in value["gates"]))
     if failing:
-        columns = list(failing[0]["source"] or {})[:3]
         parts.append(f"Rows to look at (evalops rows '{safe(value['address'])}' --failed has them all):")
-        parts.append(tables.rows(failing, [name for name in columns if name != "id"]))
+        parts.append(tables.rows(failing))
     return "\n\n".join(parts)
 
 

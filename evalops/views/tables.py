@@ -17,6 +17,8 @@ from rich.text import Text
 from evalops.views import text as words
 from evalops.views.safe import line, safe
 
+COLUMNS = 4  # of the source that fit beside a verdict
+
 _STATUS = {"completed": "green", "failed": "red", "running": "cyan", "pending": "cyan", "cancelled": "yellow"}
 
 
@@ -37,8 +39,11 @@ def status(states: Iterable[Mapping[str, Any]]) -> str:
     return _render(table)
 
 
-def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows with their verdicts; long cells are cut."""
+def rows(found: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with their verdicts and the first columns of their source; long cells are cut."""
+    if not found:
+        return "No rows."
+    columns = list(found[0]["source"] or {})[:COLUMNS]
     table = _table("key", "verdict", *columns, "reason")
     for each in found:
         verdict = each["verdict"]

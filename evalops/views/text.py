@@ -67,8 +67,13 @@ def _change(each: Mapping[str, Any], width: int) -> str:
     sign = click.style(each["sign"], fg=_COLOURS.get(each["sign"]), bold=True)
     amount = f"{_count(each['rows'], 'row')}, {_count(each['calls'], 'call')}" if each["rows"] is not None else ""
     cost = f", {_money(each['cost'])}" if each["cost"] else ""
-    reason = line(each["reason"], 160)
-    return f"{sign} {safe(each['address']):<{width}}  {each['action']:<8}{amount}{cost}{'  ' if amount else ''}{reason}".rstrip()
+    parts = (
+        f"{sign} {safe(each['address']):<{width}}",
+        f"{each['action']:<7}",
+        amount + cost,
+        line(each["reason"], 160),
+    )
+    return "  ".join(part for part in parts if part).rstrip()
 
 
 def _fields(fields: Iterable[Mapping[str, Any]], *, verbose: bool) -> Iterable[str]:

@@ -1,0 +1,86 @@
+"""The rows of a finished job, joined to the dataset rows that they judge."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from evalops import catalog, dataset, semantics
+from evalops.dataset import Row
+from evalops.errors import Diagnostic, EvalopsError
+from evalops.lock import Entry
+from evalops.project import Project
+from evalops.providers import open_provider
+from evalops.result import Verdict, VerdictStatus
+from evalops.spec import Evaluation
+
+
+class Judged(NamedTuple):
+    """A verdict with its row; `source` is None where the dataset no longer is the one that was judged.
+
+    `failed`: no verdict, not what gold says, or, for a row without gold, not a pass.
+    """
+
+    key: str
+    source: Row | None
+    verdict: Verdict
+    detail: dict[str, Any]
+    failed: bool
+
+
+def of(project: Project, entry: Entry) -> Iterator[Judged]:
+    """The rows of an entry's job in the order of the dataset. Raises EvalopsError where they are not here."""
+    provider = open_provider(entry.provider, project)
+    verdicts = iter(provider.rows(entry.job or ""))
+    first = next(verdicts, None)
+    if first is None:
+        raise EvalopsError(
+            Diagnostic(
+                code="rows/missing",
+                message=f"the rows of `{entry.address}` are not on this machine",
+                hint=f"they were made where the job {entry.job} ran; to make them here:\n"
+                f"  evalops apply --rerun '{entry.address}' --reason 'rows are elsewhere'",
+            )
+        )
+    evaluation = _evaluation(project, entry)
+    sources = itertools.chain(_sources(project, evaluation), itertools.repeat(None))
+    for (verdict, detail), pair in zip(itertools.chain([first], verdicts), sources, strict=False):
+        key, source = pair or (verdict.key, None)
+        failed = evaluation is not None and _failed(evaluation, verdict, source)
+        yield Judged(key, source, verdict, detail, failed)
+
+
+def matches(value: Any, text: str) -> bool:
+    """Whether a verdict is the one that `text` names: `4` is the score 4.0."""
+    try:
+        return str(value) == text or float(value) == float(text)
+    except (TypeError, ValueError):
+        return False
+
+
+def _evaluation(project: Project, entry: Entry) -> Evaluation | None:
+    """The evaluation of today, if it still judges the rows that the entry holds."""
+    for wanted in catalog.read(project).wanted:
+        if wanted.evaluation.address == entry.address:
+            same = wanted.identity.digests.submitted == entry.dataset["submitted"]
+            return wanted.evaluation if same else None
+    return None
+
+
+def _sources(project: Project, evaluation: Evaluation | None) -> Iterator[tuple[str, Row]]:
+    if evaluation is None:
+        return iter(())
+    use = dataset.uses(evaluation, semantics.variables(evaluation))
+    return dataset.keys(dataset.read(lambda: project.open(use.path), use.path, use.columns), use)
+
+
+def _failed(evaluation: Evaluation, verdict: Verdict, source: Row | None) -> bool:
+    if verdict.status is not VerdictStatus.SCORED:
+        return True
+    gold = source.source.get(evaluation.gold) if source and evaluation.gold else None
+    if gold not in (None, ""):
+        return not matches(verdict.value, str(gold))
+    if evaluation.pass_labels:
+        return verdict.value not in evaluation.pass_labels
+    return evaluation.pass_threshold is not None and float(verdict.value or 0.0) < evaluation.pass_threshold
