@@ -7,6 +7,7 @@ soon as it is known, and what was interrupted is found again by the next plan as
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.lock import Entry, Lock, Status
 from evalops.plan import Action, Change, Plan
 from evalops.project import Project
-from evalops.providers.base import Event, Finished, Job, Progress, Provider, Refused, Request, Unclear
+from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request, Unclear
 from evalops.result import Verdict
 
 MOST_VERDICTS = 64 << 20  # bytes
@@ -60,6 +61,7 @@ class _Run:
     providers: Mapping[str, Provider]
     observe: Observer
     applied: Applied = field(default_factory=Applied)
+    following: Following | None = None
 
     def put(self, path: str, entry: Entry) -> None:
         """Writes one entry to its lockfile, durably."""
@@ -103,8 +105,16 @@ def carry_out(
     SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set.
     """
     run = _Run(project, dict(locks), providers, observe)
+    with _signals(run):
+        _carry_out(run, plan)
+    return run.applied
+
+
+def _carry_out(run: _Run, plan: Plan) -> None:
     work: list[tuple[Change, Job, Request]] = []
     for change in plan.changes:
+        if run.applied.interrupted:
+            break
         if change.action is Action.ADOPT and change.found:
             _copy(run, change, change.found)
         elif change.action is Action.REGRADE and change.entry:
@@ -117,7 +127,6 @@ def carry_out(
         entry = run.applied.entries.get(change.source or "")
         if not change.found and not change.job and entry and entry.status is Status.COMPLETED:
             _copy(run, change, entry)
-    return run.applied
 
 
 _RUNS = (Action.CREATE, Action.RERUN, Action.RESUME)
@@ -176,8 +185,10 @@ def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
         waiting = [(job, request) for _, job, request in own if job.status is not Status.COMPLETED]
         if not waiting:
             continue
-        with provider.follow(waiting) as following, _signals(run, following.stop):
-            for event in following:
+        with provider.follow(waiting) as run.following:
+            if run.applied.interrupted:
+                run.following.stop()
+            for event in run.following:
                 if isinstance(event, Finished):
                     change, request = by_job[event.job.id]
                     run.observe(change.address, event)
@@ -296,15 +307,22 @@ def _kept_verdicts(run: _Run, address: str, job: str | None) -> list[Verdict]:
 
 
 @contextmanager
-def _signals(run: _Run, stop: Callable[..., None]) -> Iterator[None]:
+def _signals(run: _Run) -> Iterator[None]:
     """The first SIGINT or SIGTERM stops, the second stops at once. Only flags are set: no record is torn."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop(now=run.applied.interrupted)
+        if run.following is not None:
+            run.following.stop(now=run.applied.interrupted)
         run.applied.interrupted = True
 
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, handle) for name in names}
+    names: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        names = ()  # a program that embeds apply in a thread handles its signals itself
+    before = {name: signal.getsignal(name) for name in names}
+    # What is ignored, as SIGHUP is below `nohup`, stays ignored.
+    before = {name: handler for name, handler in before.items() if handler is not signal.SIG_IGN}
+    for name in before:
+        signal.signal(name, handle)
     try:
         yield
     finally:

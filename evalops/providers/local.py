@@ -182,6 +182,7 @@ class Following:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
+        self._stopped_early = False
         self._thread = threading.Thread(target=self._run, name="evalops-engine", daemon=True)
 
     def __enter__(self) -> Following:
@@ -209,6 +210,7 @@ class Following:
         """Start no further row; with `now`, drop the calls in flight as well."""
         loop, stop, main = self._loop, self._stop, self._main
         if loop is None or stop is None or main is None:
+            self._stopped_early = True
             return
         try:
             loop.call_soon_threadsafe(main.cancel if now else stop.set)
@@ -236,6 +238,8 @@ class Following:
             asyncio.Event(),
             asyncio.current_task(),
         )
+        if self._stopped_early:
+            self._stop.set()
         settings = self._project.settings
         limits = settings.limits
         policy = Policy(

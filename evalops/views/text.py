@@ -98,7 +98,9 @@ def _summary(summary: Mapping[str, Any]) -> list[str]:
     paid = summary["paid"]
     parts = []
     if paid["changes"]:
-        cost = "cost unknown (no price for a model)" if paid["cost"] is None else f"cost about {_money(paid['cost'])}"
+        cost = "no cost" if paid["cost"] == 0 else "cost unknown (no price for a model)"
+        if paid["cost"]:
+            cost = f"cost about {_money(paid['cost'])}"
         parts.append(
             f"{paid['changes']} to run: {_count(paid['rows'], 'row')}, {_count(paid['calls'], 'call')}, "
             f"about {paid['tokens']:,} tokens, {cost}"
