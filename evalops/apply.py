@@ -21,6 +21,7 @@ from evalops.plan import Action, Change, Plan
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request, Unclear
 from evalops.result import Verdict
+from evalops.spec import Evaluation
 
 MOST_VERDICTS = 64 << 20  # bytes
 
@@ -36,15 +37,6 @@ class Applied:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     interrupted: bool = False
     unclear: list[str] = field(default_factory=list)
-
-    @property
-    def warnings(self) -> list[tuple[str, str]]:
-        """What the results themselves warn of, with the address."""
-        return [
-            (address, str(warning))
-            for address, entry in sorted(self.entries.items())
-            for warning in (entry.summary or {}).get("warnings", ())
-        ]
 
     @property
     def failed(self) -> list[Entry]:
@@ -121,7 +113,8 @@ def _carry_out(run: _Run, plan: Plan) -> None:
             _regrade(run, change, change.entry)
         elif change.action in _RUNS or (change.action is Action.ADOPT and change.job):
             work += _submit(run, change)
-    _forget(run, plan)
+    if not run.applied.interrupted:
+        _forget(run, plan)
     _follow(run, work)
     for change in plan.of(Action.ADOPT):
         entry = run.applied.entries.get(change.source or "")
@@ -148,6 +141,7 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
     if change.action is Action.RESUME and outcome.status is Status.FAILED:
         provider.retry(outcome.id)
         outcome = replace(outcome, status=Status.PENDING, message=None, finished_at=None)
+    is_failed = outcome.status is Status.FAILED  # found as such: it goes on when it is asked for, not by itself
     old = change.entry
     run.put(
         change.lock,
@@ -160,7 +154,9 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
             origin=provider.origin,
             job=outcome.id,
             status=Status.PENDING if outcome.status is Status.COMPLETED else outcome.status,
+            message=outcome.message if is_failed else None,
             created_at=outcome.created_at,
+            finished_at=outcome.finished_at if is_failed else None,
             dataset=jobs.dataset_of(identity),
             inputs=identity.inputs,
             grade=identity.grade,
@@ -170,7 +166,7 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
             unknown=old.unknown if old else {},
         ),
     )
-    return [(change, outcome, request)]
+    return [] if is_failed else [(change, outcome, request)]
 
 
 def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
@@ -178,24 +174,27 @@ def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
     for name in sorted({change.wanted.evaluation.provider for change, _, _ in work if change.wanted}):
         provider = run.providers[name]
         own = [each for each in work if each[0].wanted and each[0].wanted.evaluation.provider == name]
-        by_job = {job.id: (change, request) for change, job, request in own}
-        done = [job for _, job, _ in own if job.status is Status.COMPLETED]
-        for job in done:
-            _collect(run, *by_job[job.id], job, provider)
-        waiting = [(job, request) for _, job, request in own if job.status is not Status.COMPLETED]
+        by_job: dict[str, list[tuple[Change, Request]]] = {}  # addresses with the same work share a job
+        waiting: dict[str, tuple[Job, Request]] = {}
+        for change, job, request in own:
+            by_job.setdefault(job.id, []).append((change, request))
+            if job.status is Status.COMPLETED:
+                _collect(run, change, request, job, provider)
+            else:
+                waiting[job.id] = (job, request)
         if not waiting:
             continue
-        with provider.follow(waiting) as run.following:
+        with provider.follow(list(waiting.values())) as run.following:
             if run.applied.interrupted:
                 run.following.stop()
             for event in run.following:
                 if isinstance(event, Finished):
-                    change, request = by_job[event.job.id]
-                    run.observe(change.address, event)
-                    _collect(run, change, request, event.job, provider)
+                    for change, request in by_job[event.job.id]:
+                        run.observe(change.address, event)
+                        _collect(run, change, request, event.job, provider)
                 else:
                     about = by_job.get(event.job) if isinstance(event, Progress) else None
-                    run.observe(about[0].address if about else "", event)
+                    run.observe(about[0][0].address if about else "", event)
 
 
 def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Provider) -> None:
@@ -245,7 +244,7 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
     request = provider.prepare(evaluation, change.wanted.identity, entry.generation)
     found: Iterable[Verdict] = (verdict for verdict, _ in provider.rows(entry.job or ""))
     first = next(iter(found), None)
-    found = chain([first], found) if first else _kept_verdicts(run, kept_at or change.address, entry.job)
+    found = chain([first], found) if first else _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
     if not found:
         run.applied.diagnostics.append(
             Diagnostic(
@@ -270,8 +269,11 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
 
 
 def _forget(run: _Run, plan: Plan) -> None:
-    """Takes entries without a spec out of their locks, and their verdicts with them."""
+    """Takes entries without a spec out of their locks, and their verdicts with them; not what was to be adopted."""
+    waiting = {each.source for each in plan.of(Action.ADOPT) if each.address not in run.applied.entries}
     for change in plan.of(Action.FORGET):
+        if change.address in waiting:
+            continue
         lock_ = run.locks[change.lock].drop([change.address])
         run.locks[change.lock] = lock_
         path = verdicts.beside(change.lock)
@@ -292,17 +294,21 @@ def _keep_verdicts(run: _Run, lock: str, address: str, job: str, kept: list[Verd
 
 
 def _copy_verdicts(run: _Run, change: Change, source: Entry) -> None:
-    kept = _kept_verdicts(run, source.address, source.job)
+    assert change.wanted is not None
+    kept = _kept_verdicts(run, change.wanted.evaluation, source.address, source.job)
     if kept:
         _keep_verdicts(run, change.lock, change.address, source.job or "", kept)
 
 
-def _kept_verdicts(run: _Run, address: str, job: str | None) -> list[Verdict]:
+def _kept_verdicts(run: _Run, evaluation: Evaluation, address: str, job: str | None) -> list[Verdict]:
     """The verdicts of an address and job from whichever verdicts file has them."""
-    for path in run.locks:
-        section = run.sections(verdicts.beside(path)).get(address)
+    for path in map(verdicts.beside, run.locks):
+        section = run.sections(path).get(address)
         if section and section.job == job:
-            return list(section.verdicts)
+            try:
+                return verdicts.checked(section, evaluation, path)
+            except EvalopsError as error:
+                run.applied.diagnostics += error.diagnostics
     return []
 
 

@@ -48,9 +48,20 @@ def read(project: Project, paths: Iterable[str] | None = None) -> Catalog:
     wanted, new = _identify(project, evaluations)
     return Catalog(
         wanted=tuple(sorted(wanted, key=lambda each: each.evaluation.address)),
-        diagnostics=tuple(sorted(dict.fromkeys(problems + new), key=_place)),
+        diagnostics=tuple(sorted(_once(problems + new), key=_place)),
         specs=specs,
     )
+
+
+def _once(problems: Iterable[Diagnostic]) -> Iterable[Diagnostic]:
+    """Each problem once: one that several evaluations share, a row's for instance, has no address."""
+    found: dict[Diagnostic, Diagnostic] = {}
+    for each in problems:
+        shared = replace(each, address=None)
+        first = found.setdefault(shared, each)
+        if first.address != each.address:
+            found[shared] = shared
+    return found.values()
 
 
 def _place(problem: Diagnostic) -> tuple[str, int, int]:
@@ -159,4 +170,4 @@ def _scan(evaluation: Evaluation, scans: _Scans) -> tuple[Digests, list[Diagnost
 
 def _at_dataset(problem: Diagnostic, evaluation: Evaluation) -> Diagnostic:
     """A file that cannot be opened is a problem of the line that names it."""
-    return problem if problem.mark else replace(problem, mark=evaluation.places.mark("dataset"))
+    return problem if problem.mark else replace(problem, mark=evaluation.places.mark("dataset", "path"))

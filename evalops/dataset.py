@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from evalops.fingerprint import Digests, canonical, sha256
 from evalops.spec import Evaluation
 
 LONGEST_ROW = 16 * 1024 * 1024  # bytes of one row
+LONGEST_NUMBER = 100  # characters of an integer
 SHOWN = 5  # problems of one kind that are shown; the rest is counted
 
 Open = Callable[[], BinaryIO]
@@ -71,7 +73,7 @@ def read(open_file: Open, path: str, columns: tuple[tuple[str, str], ...] = ()) 
     reader = _READERS.get(PurePosixPath(path).suffix.lower())
     if reader is None:
         known = ", ".join(sorted(_READERS))
-        _fail("format", f"`{path}` is no dataset", None, f"evalops reads {known}")
+        _fail("format", f"`{path}` is no dataset", None, f"evalops reads {known} files")
     position = -1
     with open_file() as stream:
         for position, (line, source) in enumerate(reader(stream, path)):
@@ -169,6 +171,7 @@ class _Problems:
     counts: dict[str, int] = field(default_factory=dict)
     kept: list[Diagnostic] = field(default_factory=list)
     errors: int = 0
+    rest: Mark | None = None
 
     def empty(self, column: str, row: Row) -> None:
         self.counts[column] = self.counts.get(column, 0) + 1
@@ -197,22 +200,25 @@ class _Problems:
 
     def _keep(self, what: str, message: str, row: Row, hint: str) -> None:
         self.errors += 1
+        mark = Mark(self.path, row.line, 1)
         if self.errors <= SHOWN:
-            mark = Mark(self.path, row.line, 1)
             self.kept.append(Diagnostic(code=f"dataset/{what}", message=message, mark=mark, hint=hint))
+        elif self.rest is None:
+            self.rest = mark
 
     def diagnostics(self) -> list[Diagnostic]:
         found = list(self.kept)
-        if self.errors > SHOWN:
-            message = f"{self.errors - SHOWN} more rows have such problems"
-            found.append(Diagnostic(code="dataset/more", message=message, mark=Mark(self.path)))
+        if self.rest is not None:
+            more = self.errors - SHOWN
+            message = f"{more} more such problem{'s' * (more > 1)} from here on"
+            found.append(Diagnostic(code="dataset/more", message=message, mark=self.rest))
         for column, numbers in self.empties.items():
-            rows = ", ".join(str(number) for number in numbers)
+            rows = f"row{'s' * (len(numbers) > 1)} {', '.join(str(number) for number in numbers)}"
             more = self.counts[column] - len(numbers)
             found.append(
                 Diagnostic(
                     code="dataset/empty-field",
-                    message=f"the column `{column}` is empty in row {rows}" + (f" and {more} more" if more else ""),
+                    message=f"the column `{column}` is empty in {rows}" + (f" and {more} more" if more else ""),
                     mark=Mark(self.path),
                     severity=Severity.WARNING,
                 )
@@ -221,12 +227,14 @@ class _Problems:
 
 
 def _require(wanted: tuple[str, ...], source: Mapping[str, Any], use: Uses, mark: Callable[[str], Mark]) -> None:
+    theirs = dict(use.columns)
     missing = [
         Diagnostic(
             code="dataset/missing-column",
-            message=f"`{use.path}` has no column `{column}`",
+            message=f"`{use.path}` has no column `{theirs.get(column, column)}`"
+            + (f", which `dataset.columns` calls `{column}`" if column in theirs else ""),
             mark=mark(column),
-            hint=schema.nearest(column, source) or f"its columns are: {', '.join(source)}",
+            hint=schema.nearest(theirs.get(column, column), source) or f"the first row has: {', '.join(source)}",
         )
         for column in wanted
         if column not in source
@@ -239,7 +247,9 @@ def _renamed(source: dict[str, Any], columns: tuple[tuple[str, str], ...], path:
     back = {theirs: ours for ours, theirs in columns}
     renamed = {back.get(column, column): value for column, value in source.items()}
     if len(renamed) != len(source):
-        _fail("columns", "`dataset.columns` gives a column a name that another one has", Mark(path, line, 1))
+        theirs, ours = next((theirs, ours) for theirs, ours in back.items() if theirs in source and ours in source)
+        message = f"`dataset.columns` calls `{theirs}` `{ours}`, and this row has another column of that name"
+        _fail("columns", message, Mark(path, line, 1), "choose a new name, or give the other column one")
     return renamed
 
 
@@ -256,14 +266,15 @@ def _jsonl(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         row += 1
         try:
-            value = json.loads(line, parse_constant=_refuse_constant)
+            value = json.loads(line, parse_constant=_refuse_constant, parse_float=_float, parse_int=_integer)
         except UnicodeDecodeError:
-            _fail("encoding", f"row {row} is not UTF-8", Mark(path, number, 1))
+            _fail("encoding", "this line is not UTF-8", Mark(path, number, 1), "save the file as UTF-8")
         except json.JSONDecodeError as error:
-            _fail("row", f"row {row} is not JSON: {error.msg}", Mark(path, number, error.colno))
+            what = error.msg[:1].lower() + error.msg[1:]
+            _fail("row", f"row {row} is not JSON: {what}", Mark(path, number, error.colno), "a line is one JSON object")
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            _fail("row", f"row {row} is not a row: {reason}", Mark(path, number, 1))
+            _fail("row", f"row {row} cannot be read: {reason}", Mark(path, number, 1))
         if not isinstance(value, dict):
             kind = {list: "a list", str: "text", type(None): "null"}.get(type(value), "a single value")
             _fail(
@@ -276,12 +287,31 @@ def _jsonl(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:  # int() takes quadratic time
+        raise ValueError(f"a number has {len(text):,} digits, at most {LONGEST_NUMBER} are allowed")
+    return int(text)
 
 
 def _csv(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Closed by us: a wrapper that is left to the garbage collector warns of a file that nobody closed.
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        yield from _cells(text, path)
+
+
+def _cells(text: io.TextIOWrapper, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(LONGEST_ROW)
-    reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    reader = csv.reader(text, strict=True)
     header: list[str] | None = None
     row = 0
     line = 1
@@ -290,20 +320,24 @@ def _csv(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             cells = next(reader)
         except StopIteration:
             return
-        except UnicodeDecodeError:
-            _fail("encoding", f"row {row + 1} is not UTF-8", Mark(path, line, 1))
+        except UnicodeDecodeError as error:
+            # It comes when a block of bytes is decoded, after the reader has taken all lines before that block.
+            line = reader.line_num + 1 + error.object[: error.start].count(b"\n")
+            _fail("encoding", "this line is not UTF-8", Mark(path, line, 1), "save the file as UTF-8")
         except csv.Error as error:
-            _fail("row", f"row {row + 1} is not CSV: {error}", Mark(path, line, 1))
+            hint = 'a cell that begins with a quote ends with one; a quote inside it is written twice: ""'
+            _fail("row", f"row {row + 1} is not CSV: {error}", Mark(path, line, 1), hint)
         if header is None:
             header = _header(cells, path)
         elif cells:  # a blank line is no row
             row += 1
             if len(cells) != len(header):
+                count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 _fail(
                     "row",
-                    f"row {row} has {len(cells)} cells, the header has {len(header)}",
+                    f"row {row} has {count}, the header has {len(header)}",
                     Mark(path, line, 1),
-                    "quote a cell that holds a comma or a line break",
+                    "quote a cell that holds a comma or a line break" if len(cells) > len(header) else None,
                 )
             yield line, dict(zip(header, cells, strict=True))
         line = reader.line_num + 1

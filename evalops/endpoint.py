@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from evalops import schema
@@ -39,10 +39,10 @@ def _vendor(name: str, base_url: str, env: str | None) -> _Vendor:
 
 
 def origin(url: str) -> str:
-    """`https://host` or `https://host:port` of a URL: what a credential is bound to."""
+    """`https://host` or `https://host:port` of a URL: what a credential is bound to. Raises ValueError for none."""
     parts = urlsplit(url)
     default = {"https": 443, "http": 80}.get(parts.scheme)
-    port = f":{parts.port}" if parts.port and parts.port != default else ""
+    port = f":{parts.port}" if parts.port not in (None, default) else ""
     host = parts.hostname or ""
     return f"{parts.scheme}://[{host}]{port}" if ":" in host else f"{parts.scheme}://{host}{port}"
 
@@ -79,15 +79,17 @@ def resolve(model: Model, settings: Settings, mark: Mark) -> Endpoint:
         if model.credential:
             return _bound(vendor.base_url, model.model.removeprefix(prefix), model.credential, settings, mark)
         return Endpoint(base_url=vendor.base_url, model=model.model.removeprefix(prefix), credential=vendor.credential)
-    served_ids = [each for each, value in settings.models.items() if "base_url" in value]
-    raise _problem(
-        "model",
-        f"nothing says where `{model.model}` is served",
-        mark,
-        schema.nearest(model.model, served_ids)
-        or f"add it to evalops.yaml under `models: {{{model.model}: {{base_url: …}}}}`, give `external_base_url`, "
-        f"or begin the id with one of {', '.join(f'`{each}`' for each in (EMBEDDED, *VENDORS))}",
-    )
+    raise _problem("model", f"nothing says where `{model.model}` is served", mark, _served_hint(model, settings))
+
+
+def _served_hint(model: Model, settings: Settings) -> str:
+    add = f"add it to evalops.yaml under `models: {{{model.model}: {{base_url: …}}}}`"
+    if any(model.model.startswith(prefix) for prefix in VENDORS):
+        return f"{add}, or remove `model_source: {model.model_source}` to send it to the vendor"
+    served = [each for each, value in settings.models.items() if "base_url" in value]
+    prefixes = ", ".join(f"`{each}`" for each in (EMBEDDED, *VENDORS))
+    other = f"{add}, give `external_base_url`, or begin the id with one of {prefixes}"
+    return schema.nearest(model.model, served) or other
 
 
 def _check_file(model: str, mark: Mark) -> None:
@@ -109,15 +111,25 @@ def check(evaluation: Evaluation, settings: Settings) -> list[Diagnostic]:
         try:
             resolve(model, settings, evaluation.places.mark(*model.route, "model"))
         except EvalopsError as error:
-            problems += error.diagnostics
+            problems += (replace(each, mark=_named_at(evaluation, model, each)) for each in error.diagnostics)
     return problems
+
+
+def _named_at(evaluation: Evaluation, model: Model, problem: Diagnostic) -> Mark:
+    """The field that the problem is about, where the spec has it; the model's id else."""
+    keys = {
+        "spec/url": "external_base_url" if model.external_base_url else "model",
+        "spec/credential": "credential" if model.credential else "model",
+    }
+    return evaluation.places.mark(*model.route, keys.get(problem.code, "model"))
 
 
 def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mark) -> Endpoint:
     """The endpoint at `url`, with the named credential if its origins allow that."""
     reason = refusal(url)
     if reason:
-        raise _problem("url", f"`{url}` is not allowed: {reason}", mark)
+        shown = f"`{url}`" if "@" not in url else "this URL"  # it may hold a password
+        raise _problem("url", f"{shown} is not allowed: {reason}", mark)
     if name is None:
         return Endpoint(base_url=url.rstrip("/"), model=model)
     credential = settings.credentials.get(name)
@@ -129,7 +141,7 @@ def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mar
             schema.nearest(name, settings.credentials)
             or f"add it: `credentials: {{{name}: {{env: …, origins: […]}}}}`",
         )
-    if origin(url) not in {origin(each) for each in credential.origins}:
+    if origin(url) not in {_origin_or_none(each) for each in credential.origins}:
         raise _problem(
             "credential",
             f"the credential `{name}` may not be sent to {origin(url)}",
@@ -139,30 +151,42 @@ def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mar
     return Endpoint(base_url=url.rstrip("/"), model=model, credential=credential)
 
 
+def _origin_or_none(url: str) -> str | None:
+    try:
+        return origin(url)
+    except ValueError:
+        return None
+
+
 def refusal(url: str) -> str | None:
     """Why rows and keys may not be sent to `url`, or None: https to a public name, http to this machine only."""
     if not url.isascii() or re.search(r"[\s\\\x00-\x1f]", url):
         return "it has characters that look-alike hosts are made of"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         return "it is no URL"
     if parts.scheme not in ("http", "https") or not host:
         return "it must begin with https:// and name a host"
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         return "it holds a user name or password"
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         return "it has a query or a fragment"
+    if port == 0:
+        return "it is no URL"
     if is_loopback(host):
         return None
     if parts.scheme == "http":
         return "http is for this machine only"
-    if host.endswith(".") or "xn--" in host:
-        return "its host is written in a way that look-alike hosts use"
-    if _is_address(host):
+    if "[" in parts.netloc or _is_address(host):
         return "it names an address rather than a host"
+    if not _HOST.fullmatch(host) or any(part.startswith("xn--") for part in host.split(".")):
+        return "its host is written in a way that look-alike hosts use"
     return None
+
+
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 
 
 def is_loopback(host: str) -> bool:
@@ -170,9 +194,11 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # Python's versions do not agree on `::ffff:127.0.0.1`.
+    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def _is_address(host: str) -> bool:

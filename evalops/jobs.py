@@ -71,11 +71,14 @@ def dataset_of(identity: Identity) -> dict[str, Any]:
 
 
 def headline(type_: Type, summary: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any]] | None:
-    """The name and the value of the metric that a table shows first."""
+    """The name and the value of the metric that a table shows first, None where there is no such number."""
     if not summary or "metrics" not in summary:
         return None
-    name = metrics.headline(type_, summary["metrics"])
-    return name, summary["metrics"].get(name) or {"value": None}
+    for name in metrics.HEADLINES[type_]:
+        metric = summary["metrics"].get(name)
+        if metric and metric.get("value") is not None:
+            return name, metric
+    return None
 
 
 def _unpaired(evaluation: Evaluation, position: int) -> Diagnostic:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from evalops import schema
 from evalops.errors import Diagnostic, EvalopsError, Mark
@@ -113,9 +115,15 @@ def parse(text: str, path: str) -> Lock:
     merge put together from two others.
     """
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return _parse(text, path)
+    except (ValueError, RecursionError) as error:
         raise _broken(text, path, error) from None
+
+
+def _parse(text: str, path: str) -> Lock:
+    value = json.loads(
+        text, object_pairs_hook=_object, parse_constant=_refuse_number, parse_float=_float, parse_int=_integer
+    )
     version = value.get("version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise EvalopsError(
@@ -126,9 +134,9 @@ def parse(text: str, path: str) -> Lock:
                 hint="update evalops",
             )
         )
-    problems = schema.check(value, _LockPlaces(path), "lock")
+    problems = schema.check(value, schema.File(path), "lock")
     if problems:
-        raise EvalopsError(*problems)
+        raise EvalopsError(*(replace(each, hint=_restore(path)) for each in problems))
     problems = [
         _edited(address, path)
         for address, entry in value["evaluations"].items()
@@ -143,12 +151,27 @@ def parse(text: str, path: str) -> Lock:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _LockPlaces:
-    path: str
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A reviewer reads both lines of a repeated key, a parser the last."""
+    value: dict[str, Any] = {}
+    for key, each in pairs:
+        if key in value:
+            raise ValueError(f"it has the key `{key}` twice in one object")
+        value[key] = each
+    return value
 
-    def mark(self, *route: str | int) -> Mark:
-        return Mark(self.path)
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"`{text[:20]}` is no number that it can hold")
+
+
+def _integer(text: str) -> int:
+    return int(text) if len(text) <= 20 else _refuse_number(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
 
 
 def _entry_value(entry: Entry) -> dict[str, Any]:
@@ -181,21 +204,22 @@ def _edited(address: str, path: str) -> Diagnostic:
         message=f"the entry `{address}` does not match its digest: it was edited by hand, or a merge mixed two",
         mark=Mark(path),
         address=address,
-        hint=f"restore it with `git checkout -- {path}`, or remove the entry: apply then looks for its job again",
+        hint=f"{_restore(path)}, or remove the entry: apply then looks for its job again",
     )
+
+
+def _restore(path: str) -> str:
+    return f"restore it with `git checkout -- {path}`"
 
 
 def _broken(text: str, path: str, error: Exception) -> EvalopsError:
-    line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-    column = error.colno if isinstance(error, json.JSONDecodeError) else 1
-    merging = "<<<<<<<" in text and ">>>>>>>" in text
-    return EvalopsError(
-        Diagnostic(
-            code="lock/syntax",
-            message="this lockfile holds an unresolved merge" if merging else "this lockfile is not JSON",
-            mark=Mark(path, line, column),
-            hint="take either side of each entry whole, then run `evalops plan`"
-            if merging
-            else f"restore it with `git checkout -- {path}`",
-        )
-    )
+    mark = Mark(path, error.lineno, error.colno) if isinstance(error, json.JSONDecodeError) else Mark(path)
+    message, hint = "this lockfile is not JSON", _restore(path)
+    if re.search("^<<<<<<< ", text, re.MULTILINE):
+        message = "this lockfile holds an unresolved merge"
+        hint = "take either side of each entry whole, then run `evalops plan`"
+    elif isinstance(error, RecursionError):
+        message = "this lockfile is nested too deeply"
+    elif not isinstance(error, json.JSONDecodeError):
+        message = f"this lockfile cannot be used: {error}"
+    return EvalopsError(Diagnostic(code="lock/syntax", message=message, mark=mark, hint=hint))

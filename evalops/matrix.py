@@ -8,10 +8,12 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from evalops.errors import Diagnostic
+from evalops import schema
+from evalops.schema import Route
 
 MOST = 1000  # combinations of one spec; a spend attack is refused before it is expanded
 
@@ -19,19 +21,25 @@ _PLAIN = re.compile(r"[A-Za-z0-9 ._:/@+-]{1,80}")
 _FIXED = ("version", "name", "matrix", "type")
 
 
+class Problem(NamedTuple):
+    """Why a matrix cannot be expanded; `route` is the place in the spec."""
+
+    code: str
+    message: str
+    route: Route
+    hint: str | None = None
+
+
 class Cell(NamedTuple):
     """One combination: what its address adds, the spec's value with it, and where each value was written."""
 
     suffix: str
     value: dict[str, Any]
-    sources: Mapping[tuple[str | int, ...], tuple[str | int, ...]]  # route set -> route in the document
+    sources: Mapping[Route, Route]  # route set -> route in the document
 
 
-def expand(value: dict[str, Any]) -> list[Cell] | Diagnostic:
-    """All cells in the order of the spec; without a matrix one, with an empty suffix.
-
-    The Diagnostic has no mark: the caller knows the document.
-    """
+def expand(value: dict[str, Any]) -> list[Cell] | Problem:
+    """All cells in the order of the spec; without a matrix one, with an empty suffix."""
     matrix = value.get("matrix")
     if matrix is None:
         return [Cell("", value, {})]
@@ -41,44 +49,102 @@ def expand(value: dict[str, Any]) -> list[Cell] | Diagnostic:
     if problem:
         return problem
     base = {key: each for key, each in value.items() if key != "matrix"}
-    names = _short_names(axes)
+    names = _short_names([*axes, *(key for extra in include for key in extra)])
     # Each combination with where each of its values stands.
-    picks: list[tuple[dict[str, Any], dict[str, tuple[str | int, ...]]]] = []
+    picks: list[tuple[dict[str, Any], dict[str, Route]]] = []
     for indices in itertools.product(*(range(len(values)) for values in axes.values())) if axes else ():
         combination = {key: axes[key][index] for key, index in zip(axes, indices, strict=True)}
         if not any(_matches(combination, rule) for rule in exclude):
             picks.append((combination, {key: ("matrix", key, i) for key, i in zip(axes, indices, strict=True)}))
     for number, extra in enumerate(include):
         picks.append((extra, {key: ("matrix", "include", number, key) for key in extra}))
-    return [_cell(base, combination, places, names) for combination, places in picks]
+    cells = [_cell(base, combination, places, names) for combination, places in picks]
+    return _empty_or_twice(cells) or cells
 
 
-def _problem(axes: dict[str, list[Any]], include: list[Any], exclude: list[Any]) -> Diagnostic | None:
+def _problem(axes: dict[str, list[Any]], include: list[Any], exclude: list[Any]) -> Problem | None:
+    """What is wrong with a matrix before it is expanded: cheap, whatever its size."""
     count = (math.prod(len(values) for values in axes.values()) if axes else 0) + len(include)
     if count > MOST:
-        return Diagnostic(
-            code="matrix/too-large",
-            message=f"`matrix` makes {count:,} evaluations, at most {MOST:,} are allowed",
-            hint="leave out values, or split the spec",
+        return Problem(
+            "matrix/too-large",
+            f"`matrix` makes {count:,} evaluations, at most {MOST:,} are allowed",
+            ("matrix",),
+            "leave out values, or split the spec",
         )
-    for key in {*axes, *(key for rule in include for key in rule)}:
+    if len(exclude) > MOST:
+        message = f"`exclude` has {len(exclude):,} entries, at most {MOST:,} are allowed"
+        return Problem(
+            "matrix/too-large", message, ("matrix", "exclude"), "leave out values instead, or split the spec"
+        )
+    keys: dict[str, Route] = {key: ("matrix", key) for key in axes}
+    for number, extra in enumerate(include):
+        keys |= {key: ("matrix", "include", number, key) for key in extra if key not in keys}
+    return _bad_key(keys) or _repeated(axes) or _bad_include(axes, include) or _bad_exclude(axes, exclude)
+
+
+def _bad_key(keys: Mapping[str, Route]) -> Problem | None:
+    for key, route in keys.items():
         if key.split(".")[0] in _FIXED:
-            return Diagnostic(code="matrix/key", message=f"`matrix` cannot vary `{key}`")
-    for rule in exclude:
-        for key in rule:
+            why = "an address is made of the name and the varied values" if key == "name" else "write two specs"
+            return Problem("matrix/key", f"`matrix` cannot vary `{key}`", route, why)
+        outer = next((other for other in keys if key.startswith(f"{other}.")), None)
+        if outer:
+            message = f"`matrix` cannot vary both `{outer}` and `{key}`: one would overwrite the other"
+            return Problem("matrix/key", message, route, f"vary parts of `{outer}` only, or the whole of it")
+    return None
+
+
+def _repeated(axes: Mapping[str, list[Any]]) -> Problem | None:
+    for key, values in axes.items():
+        labels = [_label(value) for value in values]
+        for index, label in enumerate(labels):
+            if label in labels[:index]:
+                message = f"`{key}` has {_shown(values[index])} more than once"
+                return Problem("matrix/duplicate", message, ("matrix", key, index), "remove one of them")
+    return None
+
+
+def _bad_include(axes: Mapping[str, list[Any]], include: list[dict[str, Any]]) -> Problem | None:
+    for number, extra in enumerate(include):
+        route: Route = ("matrix", "include", number)
+        unknown = next((key for key in extra if axes and key not in axes), None)
+        if unknown is not None:
+            hint = schema.nearest(unknown, axes) or f"its keys are: {', '.join(axes)}"
+            message = f"entry {number + 1} of `include` has `{unknown}`, which is no key of `matrix`"
+            return Problem("matrix/include", message, (*route, unknown), hint)
+        missing = [f"`{key}`" for key in axes if key not in extra]
+        if missing:
+            message = f"entry {number + 1} of `include` has no {' and no '.join(missing)}"
+            return Problem("matrix/include", message, route, "give a value for every key of `matrix`")
+    return None
+
+
+def _bad_exclude(axes: Mapping[str, list[Any]], exclude: list[dict[str, Any]]) -> Problem | None:
+    for number, rule in enumerate(exclude):
+        for key, value in rule.items():
+            route = ("matrix", "exclude", number, key)
             if key not in axes:
-                return Diagnostic(
-                    code="matrix/key",
-                    message=f"`exclude` names `{key}`, which is no key of `matrix`",
-                    hint=f"its keys are: {', '.join(axes)}",
-                )
-    for extra in include:
-        if axes and set(extra) != set(axes):
-            return Diagnostic(
-                code="matrix/include",
-                message="an entry of `include` must give a value for every key of `matrix`",
-                hint=f"its keys are: {', '.join(axes)}",
-            )
+                known = schema.nearest(key, axes) or f"its keys are: {', '.join(axes)}"
+                return Problem("matrix/key", f"`exclude` names `{key}`, which is no key of `matrix`", route, known)
+            if value not in axes[key]:
+                # Silence would run, and pay for, what was meant to be left out.
+                close = schema.nearest(str(value), map(str, axes[key])) or "remove it, or correct the value"
+                message = f"`exclude` names {_shown(value)}, which is no value of `{key}`"
+                return Problem("matrix/exclude", message, route, close)
+    return None
+
+
+def _empty_or_twice(cells: list[Cell]) -> Problem | None:
+    if not cells:
+        return Problem("matrix/empty", "`matrix` leaves no evaluation", ("matrix",), "give it a key with values")
+    seen = set()
+    for cell in cells:
+        if cell.suffix in seen:
+            route = next(iter(cell.sources.values()))[:3]
+            message = f"entry {int(route[2]) + 1} of `include` repeats the combination `{cell.suffix}`"
+            return Problem("matrix/duplicate", message, route, "remove it")
+        seen.add(cell.suffix)
     return None
 
 
@@ -86,26 +152,27 @@ def _matches(combination: dict[str, Any], rule: dict[str, Any]) -> bool:
     return all(combination.get(key) == value for key, value in rule.items())
 
 
-def _short_names(axes: Mapping[str, Any]) -> dict[str, str]:
+def _short_names(keys: Iterable[str]) -> dict[str, str]:
     """The last part of each dotted path where that is clear, else the whole path."""
-    last = [key.rsplit(".", 1)[-1] for key in axes]
-    return {key: key if last.count(key.rsplit(".", 1)[-1]) > 1 else key.rsplit(".", 1)[-1] for key in axes}
+    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def _cell(
     base: dict[str, Any],
     combination: dict[str, Any],
-    places: Mapping[str, tuple[str | int, ...]],
+    places: Mapping[str, Route],
     names: Mapping[str, str],
 ) -> Cell:
     value = copy.deepcopy(base)
-    sources: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
+    sources: dict[Route, Route] = {}
     labels = {}
     for key, chosen in combination.items():
         route = tuple(key.split("."))
         _put(value, route, copy.deepcopy(chosen))
         sources[route] = places[key]
-        labels[names.get(key, key.rsplit(".", 1)[-1])] = _label(chosen)
+        labels[names[key]] = _label(chosen)
     # Sorted, so that the order of the keys in the spec never changes an address.
     suffix = ",".join(f"{name}={labels[name]}" for name in sorted(labels))
     return Cell(f"[{suffix}]", value, sources)
@@ -118,6 +185,10 @@ def _put(value: dict[str, Any], route: tuple[str, ...], chosen: Any) -> None:
             inner = value[part] = {}
         value = inner
     value[route[-1]] = chosen
+
+
+def _shown(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _label(value: Any) -> str:

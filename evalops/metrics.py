@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evalops import stats
@@ -32,22 +32,19 @@ NAMES = {
         "accuracy", "accuracy_scored", "kappa", *_COMMON,
     ),
 }  # fmt: skip
+# What a table shows first, where it is known.
+HEADLINES = {
+    Type.CLASSIFY: ("pass_percentage", "accuracy"),
+    Type.SCORE: ("mean_score",),
+    Type.COMPARE: ("win_rate",),
+}
 NEED_GOLD = frozenset({"accuracy", "accuracy_scored", "kappa", "mae"})
 CHANCE = "no better than chance on your gold rows"
+TOO_LARGE = "the values are too large to be averaged"
 
 CHOICES = ("A", "B", "Tie")
 LENGTH_LIMIT = 0.7  # a correlation of score and length beyond this is warned of
 INVALID = "(invalid)"  # the extra predicted class in a confusion matrix
-
-
-def headline(type_: Type, metrics: Mapping[str, Any]) -> str:
-    """The one metric that a table shows first."""
-    if type_ is Type.SCORE:
-        return "mean_score"
-    if type_ is Type.COMPARE:
-        return "win_rate"
-    passes = metrics.get("pass_percentage")
-    return "pass_percentage" if passes is None or passes.get("value") is not None else "accuracy"
 
 
 def summarise(evaluation: Evaluation, graded: Iterable[Graded]) -> Summary:
@@ -218,14 +215,24 @@ class _Moments:
     def deviation(self) -> float:
         return math.sqrt(max(0.0, self.squares) / (self.n - 1))
 
-    def metric(self, reason: str) -> Metric:
-        """The mean with its t interval; of one value, without an interval."""
+    def metric(self, reason: str, low: float = -math.inf, high: float = math.inf) -> Metric:
+        """The mean with its t interval, cut to what it can be at all; of one value, without an interval."""
         if self.n == 0:
             return Metric.absent(reason)
+        if not math.isfinite(self.squares):
+            return Metric.absent(TOO_LARGE)
         if self.n == 1:
             return Metric(value=self.mean, n=1, reason="one value has no interval")
         interval = stats.student(self.mean, self.deviation, self.n)
-        return Metric(value=self.mean, low=interval.low, high=interval.high, n=self.n)
+        return Metric(value=self.mean, low=max(low, interval.low), high=min(high, interval.high), n=self.n)
+
+    def spread(self, reason: str) -> Metric:
+        """The standard deviation."""
+        if self.n < 2:
+            return Metric.absent(reason)
+        if not math.isfinite(self.squares):
+            return Metric.absent(TOO_LARGE)
+        return Metric(value=self.deviation, n=self.n)
 
 
 @dataclass(slots=True)
@@ -245,10 +252,12 @@ class _Correlation:
     def metric(self, reason: str) -> Metric:
         if self.x.n < 3:
             return Metric.absent(reason)
-        spread = math.sqrt(self.x.squares * self.y.squares)
+        spread = self.x.squares * self.y.squares
+        if not math.isfinite(spread):
+            return Metric.absent(TOO_LARGE)
         if spread <= 0:
             return Metric.absent("all scores or all lengths are the same")
-        value = max(-1.0, min(1.0, self.products / spread))
+        value = max(-1.0, min(1.0, self.products / math.sqrt(spread)))
         interval = stats.fisher(value, self.x.n)
         return Metric(value=value, low=interval and interval.low, high=interval and interval.high, n=self.x.n)
 
@@ -271,17 +280,13 @@ def _score(evaluation: Evaluation, graded: Iterable[Graded]) -> ScoreSummary:
         if gold is not None:
             errors.add(abs(value - gold))
     passes, bounds = _passes(passed, tally, wanted=threshold is not None, needs="pass_threshold")
-    deviation = (
-        Metric(value=scores.deviation, n=scores.n)
-        if scores.n > 1
-        else Metric.absent("fewer than two rows have a score")
-    )
+    deviation = scores.spread("fewer than two rows have a score")
     mae = errors.metric("no scored row has a gold score" if evaluation.gold else "no gold column")
     correlation = lengths.metric("fewer than three responses of known length have a score")
-    mean = scores.metric("no row has a score")
+    mean = _within(scores.metric("no row has a score"), evaluation)
     return ScoreSummary(
         counts=tally.counts(),
-        score_counts={f"{value:g}": counts[value] for value in sorted(counts)},
+        score_counts=_printed(counts),
         metrics={
             "mean_score": mean,
             "std_score": deviation,
@@ -293,6 +298,21 @@ def _score(evaluation: Evaluation, graded: Iterable[Graded]) -> ScoreSummary:
         bounds=bounds,
         warnings=_length_warning(correlation),
     )
+
+
+def _printed(counts: Mapping[float, int]) -> dict[str, int]:
+    """The counts by score as it is shown; scores that differ in the seventh digit only are shown alike."""
+    printed: Counter[str] = Counter()
+    for value in sorted(counts):
+        printed[f"{value:g}"] += counts[value]
+    return printed
+
+
+def _within(mean: Metric, evaluation: Evaluation) -> Metric:
+    """The mean with its interval cut to the scale: no mean lies outside."""
+    if mean.low is None or mean.high is None or evaluation.min_score is None or evaluation.max_score is None:
+        return mean
+    return replace(mean, low=max(mean.low, evaluation.min_score), high=min(mean.high, evaluation.max_score))
 
 
 def _length_warning(correlation: Metric) -> tuple[str, ...]:
@@ -308,7 +328,7 @@ def number(value: Any) -> float | None:
     """A gold score from a cell, None where it holds no finite number."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 
@@ -336,7 +356,7 @@ def _compare(evaluation: Evaluation, graded: Iterable[Graded]) -> CompareSummary
         picks += (given in ("A", "B")) + (flipped in ("A", "B"))
     decided = choices["A"] + choices["B"]
     metrics = {
-        "win_rate": points.metric("no row has a verdict"),
+        "win_rate": points.metric("no row has a verdict", 0.0, 1.0),
         "win_rate_no_ties": proportion(choices["A"], decided, "every verdict is a tie"),
         "tie_rate": proportion(choices["Tie"], tally.scored, "no row has a verdict"),
         "consistency": proportion(same, both, "no row was judged in both orders"),

@@ -105,6 +105,11 @@ class Change:
     mark: Mark | None = None
 
     @property
+    def waits(self) -> bool:
+        """Whether it adopts what another change of the same plan runs."""
+        return self.action is Action.ADOPT and self.found is None and self.job is None
+
+    @property
     def fingerprint(self) -> str:
         if self.wanted:
             return self.wanted.identity.fingerprint
@@ -237,17 +242,18 @@ def _same_work(
         reason = "the provider no longer has the job" if gone else entry.message or "the job failed"
         return replace(base, action=Action.FAILED, reason=reason)
     if entry.status.is_open:
-        return replace(base, action=Action.RESUME, reason=f"the job is {entry.status.value}")
+        was = "was interrupted" if entry.status is Status.CANCELLED else f"is {entry.status.value}"
+        return replace(base, action=Action.RESUME, reason=f"the job {was}")
     if entry.grade != identity.grade:
-        return replace(base, action=Action.REGRADE, reason="the grading fields changed")
-    if bounds(entry.gates) != [(each.metric, each.min, each.max, each.on) for each in evaluation.thresholds]:
+        return replace(base, action=Action.REGRADE, reason="what counts as a pass, or gold, changed")
+    if bounds(entry.gates) != {each.metric: (each.min, each.max, each.on) for each in evaluation.thresholds}:
         return replace(base, action=Action.REGRADE, reason="`thresholds` changed")
     return base
 
 
-def bounds(gates: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    """The thresholds that gates were made with."""
-    return [(gate.get("metric"), gate.get("min"), gate.get("max"), gate.get("on")) for gate in gates]
+def bounds(gates: Iterable[Mapping[str, Any]]) -> dict[Any, tuple[Any, ...]]:
+    """The thresholds that gates were made with, by metric: their order says nothing."""
+    return {gate["metric"]: (gate.get("min"), gate.get("max"), gate["on"]) for gate in gates}
 
 
 def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
@@ -255,15 +261,13 @@ def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
     finished = scene.finished.get(base.fingerprint)
     if finished:
         path, other = finished
-        renamed = (path, other.address) not in scene.places
-        moved = f" in {path}" if path != base.lock else ""
         return replace(
             base,
             action=Action.ADOPT,
             found=other,
             source=other.address,
             generation=other.generation,
-            reason=f"{'renamed from' if renamed else 'the same work as'} `{other.address}`{moved}",
+            reason=_origin(base, path, other, is_gone=(path, other.address) not in scene.places),
         )
     job = scene.jobs.get((base.fingerprint, base.generation))
     if job:
@@ -274,6 +278,14 @@ def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
     fields = diff.fields(entry.inputs, base.wanted.identity.inputs, base.wanted.evaluation)
     names = ", ".join(field.name for field in fields) or "the fingerprint"
     return replace(base, action=Action.RERUN, fields=fields, reason=f"changed: {names}")
+
+
+def _origin(base: Change, path: str, other: Entry, *, is_gone: bool) -> str:
+    """Where adopted work comes from, in words."""
+    if is_gone and other.address == base.address:
+        return f"moved from {path}"
+    place = f" in {path}" if path != base.lock else ""
+    return f"{'renamed from' if is_gone else 'the same work as'} `{other.address}`{place}"
 
 
 def _pay_once(changes: list[Change]) -> list[Change]:
@@ -309,16 +321,17 @@ def _forgotten(scene: _Scene, adopted: set[str | None]) -> Iterator[Change]:
 
 
 def deny(plan: Plan, denials: Mapping[str, str]) -> Plan:
-    """The plan with these addresses denied where they would cost money."""
-    return replace(
-        plan,
-        changes=tuple(
-            replace(change, action=Action.DENIED, reason=denials[change.address])
-            if change.address in denials and change.action.money == "paid"
-            else change
-            for change in plan.changes
-        ),
-    )
+    """The plan with these addresses denied where they would cost money, and with them what waits for their work."""
+    denied = {each.address for each in plan.changes if each.address in denials and each.action.money == "paid"}
+
+    def judge(change: Change) -> Change:
+        if change.address in denied and change.action.money == "paid":
+            return replace(change, action=Action.DENIED, reason=denials[change.address])
+        if change.waits and change.source in denied:
+            return replace(change, action=Action.DENIED, reason=f"`{change.source}`, the same work, is denied")
+        return change
+
+    return replace(plan, changes=tuple(judge(change) for change in plan.changes))
 
 
 def within(plan: Plan, budget: Budget) -> Plan:

@@ -1,16 +1,17 @@
 """A plan that was made from these very bytes, kept in the user's cache folder.
 
-The key is the content of every file that a plan is made from, and this package's version: whoever can choose
-the content cannot choose what is found under it, since nothing of a project is ever written there. Values that
-the plan depends on are digested again at each look-up; no time stamp is believed.
+It is found by what was asked, and used only where the project has the same spec files and lockfiles as then, and
+every file that the plan was made from has the same sha256: no time stamp is believed. Nothing of a project is ever
+written there, so that who can choose its content cannot choose what is found.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from platformdirs import user_cache_path
 
 from evalops import __version__
 from evalops.errors import EvalopsError
-from evalops.project import Project
+from evalops.lock import SUFFIX
+from evalops.project import Project, matching
 from evalops.settings import FILE
+
+_TICK = 0.05  # seconds that a file system's clock may be behind
 
 
 def folder() -> Path:
@@ -28,34 +32,42 @@ def folder() -> Path:
 
 
 def key(project: Project, extra: Iterable[str]) -> str:
-    """The digest of the settings, every spec and every lockfile, and of what else the plan depends on."""
-    digest = hashlib.sha256(f"{__version__}\0".encode())
-    for text in extra:
+    """The digest of the project's folder and settings, this package's version, and what else is asked."""
+    digest = hashlib.sha256()
+    for text in (__version__, str(project.root), *extra):
         digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
-    for path in (FILE, *project.specs(), *project.lockfiles()):
-        data = project.read(path, 64 << 20)
-        digest.update(f"{path}\0{len(data)}\0".encode("utf-8", "surrogatepass"))
-        digest.update(data)
+    digest.update(project.read(FILE))
     return digest.hexdigest()
 
 
 def load(project: Project, key_: str) -> Any | None:
-    """The plan's machine form, None where there is none or a file it read has other content now."""
+    """The plan's machine form, None where there is none or a file it was made from has come, gone or changed."""
     try:
         value = json.loads((folder() / key_[:2] / key_).read_bytes())
-        if all(_digest(project, path) == digest for path, digest in value["files"].items()):
+        if value["found"] == _found(project, value["globs"]) and all(
+            _digest(project, path) == digest for path, digest in value["files"].items()
+        ):
             return value["plan"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EvalopsError):
         pass
     return None
 
 
-def save(project: Project, key_: str, files: Iterable[str], plan: Any) -> None:
-    """Keeps a plan; a cache that cannot be written is no problem."""
+def save(project: Project, key_: str, files: Iterable[str], plan: Any, *, began: float) -> None:
+    """Keeps a plan that was made from the specs, the lockfiles and `files`, read since `began` (seconds, epoch).
+
+    A plan whose files changed meanwhile is never found again. A cache that cannot be written is no problem.
+    """
     path = folder() / key_[:2] / key_
     temporary = path.with_suffix(f".{os.getpid()}")
     try:
-        value = {"files": {file: _digest(project, file) for file in sorted(set(files))}, "plan": plan}
+        found = _found(project, project.settings.specs)
+        value = {
+            "globs": project.settings.specs,
+            "found": found,
+            "files": {file: _digest(project, file, since=began - _TICK) for file in sorted({*found, *files})},
+            "plan": plan,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(value), encoding="utf-8")
         temporary.replace(path)
@@ -63,6 +75,17 @@ def save(project: Project, key_: str, files: Iterable[str], plan: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _digest(project: Project, path: str) -> str:
+def _found(project: Project, globs: Sequence[str]) -> list[str]:
+    """The spec files and the lockfiles, from one look at the folder."""
+    return matching(project.files(), (*globs, f"**/*{SUFFIX}"))
+
+
+def _digest(project: Project, path: str, *, since: float = math.inf) -> str | None:
+    """The sha256 of a file, None where its content may have changed after `since`."""
+    digest = hashlib.sha256()
     with project.open(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        if os.fstat(stream.fileno()).st_ctime >= since:
+            return None
+        while block := stream.read(1 << 16):
+            digest.update(block)
+    return digest.hexdigest()

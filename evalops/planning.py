@@ -12,6 +12,7 @@ from evalops.plan import Known, Options, Plan, Wanted
 from evalops.project import Project
 from evalops.providers import PROVIDERS, open_provider
 from evalops.providers.base import Provider
+from evalops.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,8 @@ def make(
     return Planned(
         plan=plan.within(allowed, project.settings.budget),
         locks=locks,
-        warnings=tuple(problems),
-        files=_files(found.wanted),
+        warnings=_about(wanted, problems),
+        files=_files(found.wanted, project.settings),
     )
 
 
@@ -80,10 +81,17 @@ def open_providers(project: Project) -> dict[str, Provider]:
     return {name: open_provider(name, project) for name in PROVIDERS}
 
 
-def _files(wanted: Sequence[Wanted]) -> tuple[str, ...] | None:
+def _about(wanted: Sequence[Wanted], warnings: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """The warnings that concern what is planned."""
+    addresses = {None, *(each.evaluation.address for each in wanted)}
+    return tuple(each for each in warnings if each.address in addresses)
+
+
+def _files(wanted: Sequence[Wanted], settings: Settings) -> tuple[str, ...] | None:
     files = set()
     for evaluation, _ in wanted:
-        if any(model.model.startswith("embedded/file:") for model in evaluation.models):
+        named = (settings.models.get(model.model, {}).get("model", model.model) for model in evaluation.models)
+        if any(name.startswith("embedded/file:") for name in named):
             return None  # weights may lie anywhere
         files |= {evaluation.dataset.path, *(text.file for text in evaluation.texts if text.file)}
     return tuple(sorted(files))

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,18 +58,23 @@ class Project:
         """The folder of local state, which git ignores."""
         return self.root / STATE
 
+    def files(self) -> list[str]:
+        """Every file, sorted, as a path from the project folder; links and hidden names are left out."""
+        return sorted(_walk(self.root, ""))
+
     def specs(self) -> list[str]:
         """The spec files, sorted, as paths from the project folder."""
-        patterns = [re.compile(_pattern(glob)) for glob in self.settings.specs]
-        return sorted(
-            path
-            for path in _walk(self.root, "")
-            if path != settings_.FILE and any(pattern.fullmatch(path) for pattern in patterns)
-        )
+        return matching(self.files(), self.settings.specs)
 
     def lockfiles(self) -> list[str]:
         """The lockfiles, sorted, those of specs that are gone included."""
-        return sorted(path for path in _walk(self.root, "") if path.endswith(locks.SUFFIX))
+        return [path for path in self.files() if path.endswith(locks.SUFFIX)]
+
+    def relative(self, path: str) -> str:
+        """A path as typed in a shell, as one from the project folder: a pre-commit hook names files that way."""
+        typed = Path(path).absolute()
+        inside = typed.is_relative_to(self.root) and not (self.root / path).exists()
+        return typed.relative_to(self.root).as_posix() if inside else path
 
     def open(self, path: str) -> BinaryIO:
         """A regular file inside the project, for reading. Raises EvalopsError for anything else."""
@@ -79,7 +84,8 @@ class Project:
     def read(self, path: str, limit: int = MAX_TEXT) -> bytes:
         """The bytes of a file inside the project, at most `limit`."""
         with self.open(path) as stream:
-            data = stream.read(limit + 1)
+            # No more is asked for than is there: Python reserves memory for all of it first.
+            data = stream.read(min(limit, os.fstat(stream.fileno()).st_size) + 1)
         if len(data) > limit:
             raise _refused(path, f"is larger than {limit >> 20} MiB", "file/too-large")
         return data
@@ -106,7 +112,8 @@ class Project:
     def write_lock(self, lock: Lock) -> None:
         """Writes a lockfile; one without entries is removed."""
         if lock.entries:
-            self.write(lock.path, locks.dump(lock).encode("utf-8"))
+            # Half a character, from an endpoint's message for instance, stays the escape that JSON has for it.
+            self.write(lock.path, locks.dump(lock).encode("utf-8", "backslashreplace"))
         else:
             (self.root / lock.path).unlink(missing_ok=True)
 
@@ -216,6 +223,12 @@ def find(start: Path | None = None, *, explicit: bool = False) -> Project:
     )
 
 
+def matching(files: Iterable[str], globs: Iterable[str]) -> list[str]:
+    """The paths that match any glob, the settings left out."""
+    pattern = re.compile("|".join(map(_pattern, globs)))
+    return [path for path in files if pattern.fullmatch(path) and path != settings_.FILE]
+
+
 def git(root: Path, *arguments: str) -> str:
     """The output of a git command that runs nothing of the repository's, "" where git or a repository is missing."""
     safe = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "diff.external=")
@@ -285,7 +298,14 @@ def _reason(error: OSError) -> str:
 
 
 def _refused(path: str, why: str, code: str) -> EvalopsError:
-    return EvalopsError(Diagnostic(code=code, message=f"`{path}` {why}"))
+    return EvalopsError(Diagnostic(code=code, message=f"`{path}` {why}", hint=_HINTS.get(code)))
+
+
+_HINTS = {
+    "file/missing": "paths start at the folder of evalops.yaml",
+    "file/outside": "only files in the folder of evalops.yaml are read: copy it there",
+    "file/encoding": "save it as UTF-8",
+}
 
 
 def _held(stream: object) -> EvalopsError:

@@ -83,9 +83,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a job took: calls that were answered, tokens where the endpoints count them, cost where prices are known."""
+    """What a job took: calls that were answered and replies kept from before, tokens where the endpoints count
+    them, cost where prices are known.
+    """
 
     calls: int = 0
+    kept: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
@@ -95,6 +98,7 @@ class Usage:
         """All fields, `reason` only where a number is missing."""
         value: dict[str, Any] = {
             "calls": self.calls,
+            "kept": self.kept,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "cost": self.cost,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
-from functools import cache
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Protocol
 
 from evalops.errors import Diagnostic, EvalopsError, Mark
 
+Route = tuple[str | int, ...]
 
 NAMES = ("spec", "project", "lock", "plan")
 
@@ -30,7 +34,8 @@ FOREIGN = {
     "classes": "the judge's choices are called `labels` here",
     "scale": "use `min_score` and `max_score`",
     "range": "use `min_score` and `max_score`",
-    "threshold": "a bound on the result goes in `thresholds: {METRIC: {min: …}}`; the passing score is `pass_threshold`",
+    "threshold": "a bound on the result goes in `thresholds: {METRIC: {min: …}}`; the passing score is "
+    "`pass_threshold`",
     "gates": "a bound on the result goes in `thresholds: {METRIC: {min: …}}`",
     "system_prompt": "it is called `system_template` here",
     "prompt": "a model's prompt goes in `input_template`, the judge's in `system_template`",
@@ -64,6 +69,16 @@ class Places(Protocol):
     def mark(self, *route: str | int) -> Mark: ...
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """Places in a file that is known by its name only: every value is somewhere in it."""
+
+    path: str
+
+    def mark(self, *route: str | int) -> Mark:
+        return Mark(self.path)
+
+
 @cache
 def text(name: str) -> str:
     """The JSON Schema `name` (one of `NAMES`) as it is shipped."""
@@ -76,23 +91,65 @@ def text(name: str) -> str:
     raise EvalopsError(Diagnostic(code="schema/missing", message=f"the schema `{name}` is not installed"))
 
 
+def bundled(name: str) -> str:
+    """The JSON Schema `name` with those it refers to inside it, so that an editor needs no other file."""
+    if name != "project":
+        return text(name)
+    value = json.loads(text(name))
+    value["$defs"]["spec"] = json.loads(text("spec"))
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 @cache
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
-    from referencing import Registry
-    from referencing.jsonschema import DRAFT202012
+    from jsonschema.validators import extend
 
-    schemas = [json.loads(text(each)) for each in {name, "spec"}]
-    registry: Any = Registry().with_resources(
-        [(schema["$id"], DRAFT202012.create_resource(schema)) for schema in schemas]
-    )
-    schema = next(schema for schema in schemas if schema["$id"] == f"urn:evalops:{name}-v1")
-    return Draft202012Validator(schema, registry=registry)
+    return extend(Draft202012Validator, {"pattern": _matches})(whole(name))  # type: ignore[no-untyped-call]
+
+
+@cache
+def whole(name: str) -> Any:
+    """The schema `name` with every reference replaced by what it refers to."""
+    return _inlined(_schema(name), name)
+
+
+@cache
+def _schema(name: str) -> Any:
+    return json.loads(text(name))
+
+
+def _inlined(value: Any, name: str) -> Any:
+    """A part of the schema `name` without references; what stands beside one narrows what it refers to."""
+    if isinstance(value, list):
+        return [_inlined(each, name) for each in value]
+    if not isinstance(value, dict):
+        return value
+    beside = {key: _inlined(each, name) for key, each in value.items() if key not in ("$ref", "$defs")}
+    if "$ref" not in value:
+        return beside
+    urn, _, pointer = value["$ref"].partition("#/")
+    name = urn.removeprefix("urn:evalops:").removesuffix("-v1") or name
+    return {**_inlined(reduce(getitem, pointer.split("/"), _schema(name)), name), **beside}
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """The keyword `pattern`, where `$` is the end of the text as in JSON Schema, not also the line before it."""
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern))
+
+
+def _matches(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    """The keyword `pattern`."""
+    from jsonschema.exceptions import ValidationError
+
+    if isinstance(instance, str) and not _compiled(pattern).search(instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def check(value: Any, places: Places, name: str) -> list[Diagnostic]:
     """All violations of the schema `name` by `value`, each where it was written."""
-    found = [diagnostic for error in _validator(name).iter_errors(value) for diagnostic in _diagnostics(error, places)]
+    found = [each for error in _validator(name).iter_errors(value) for each in _diagnostics(error, places, name)]
     return sorted(set(found), key=lambda each: (each.mark or Mark(""), each.message))
 
 
@@ -105,13 +162,6 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return f"did you mean `{close[0]}`?" if close else None
 
 
-def is_valid(value: Any, schema: Any) -> bool:
-    """Whether `value` satisfies a schema that is itself data, a policy's."""
-    from jsonschema import Draft202012Validator
-
-    return bool(Draft202012Validator(schema).is_valid(value))
-
-
 def violations(value: Any, schema: Any) -> list[str]:
     """What of `value` does not satisfy `schema`, a line each; a broken schema is one line too."""
     from jsonschema import Draft202012Validator
@@ -121,138 +171,199 @@ def violations(value: Any, schema: Any) -> list[str]:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         return [f"the policy is not a JSON Schema: {error.message}"]
-    return [
-        f"{'.'.join(str(part) for part in error.absolute_path) or 'evaluation'}: {error.message}"
-        for error in Draft202012Validator(schema).iter_errors(value)
-    ]
+    return [_violation(error) for error in Draft202012Validator(schema).iter_errors(value)]
+
+
+def _violation(error: Any) -> str:
+    name = ".".join(str(part) for part in error.absolute_path)
+    if name and error.validator in ("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum"):
+        return f"`{name}` {_VALUES[error.validator](error)[0]}"
+    return f"{name or 'evaluation'}: {error.message}"
 
 
 # `error` is a jsonschema.ValidationError; its attributes are typed too loosely to be of help.
-def _diagnostics(error: Any, places: Places) -> Iterator[Diagnostic]:
+def _diagnostics(error: Any, places: Places, name: str) -> Iterator[Diagnostic]:
     route = tuple(error.absolute_path)
-    what = _name(route)
     match error.validator:
         case "additionalProperties":
-            yield from _unknown_keys(error, route, places)
-        case "required":
-            present = error.instance
-            for key in error.validator_value:
-                if key not in present:
-                    yield Diagnostic(
-                        code="schema/missing-key",
-                        message=f"{what} has no `{key}`" if route else f"`{key}` is missing",
-                        mark=places.mark(*route),
-                        hint=_meaning(error, key),
-                    )
+            yield from _unknown_keys(error, route, places, name)
+        case "required" | "dependentRequired":
+            yield from _missing_keys(error, route, places)
         case "not":  # a field of another type
-            kind = _kind(error)
             yield Diagnostic(
                 code="schema/wrong-type-field",
-                message=f"{what} does not belong to type `{kind}`" if kind else f"{what} is not allowed here",
+                message=f"{_name(route)} does not belong to type `{_type_of_document(error)}`",
                 mark=places.mark(*route),
                 hint="remove it, or change `type`",
             )
+        case "uniqueItems":
+            second = next(i for i, each in enumerate(error.instance) if each in error.instance[:i])
+            message = f"{_name(route)} has {_shown(error.instance[second])} more than once"
+            yield Diagnostic(code="schema/value", message=message, mark=places.mark(*route, second))
         case _:
-            message, hint = _value_message(error, what)
-            yield Diagnostic(code="schema/value", message=message, mark=places.mark(*route), hint=hint)
+            what = _name(route)
+            if "propertyNames" in error.absolute_schema_path:
+                what, route = f"a key of {what}", (*route, error.instance)
+            message, hint = _VALUES.get(error.validator, _other)(error)
+            yield Diagnostic(code="schema/value", message=f"{what} {message}", mark=places.mark(*route), hint=hint)
 
 
-def _unknown_keys(error: Any, route: tuple[str | int, ...], places: Places) -> Iterator[Diagnostic]:
+def _unknown_keys(error: Any, route: Route, places: Places, name: str) -> Iterator[Diagnostic]:
     known = error.schema.get("properties", {})
     for key in error.instance:
-        if key not in known:
-            hint = FOREIGN.get(key) or nearest(key, known)
+        if key in known:
+            continue
+        owner = next((each for each, value in known.items() if key in value.get("properties", ())), None)
+        hint = FOREIGN.get(key) or (f"it belongs in `{owner}`" if owner else None) or nearest(key, known)
+        hint = hint or (f"known here: {', '.join(known)}" if len(known) <= 12 else None)
+        yield Diagnostic(
+            code="schema/unknown-key",
+            message=f"unknown key `{key}`" + (f" in {_name(route)}" if route else ""),
+            mark=places.mark(*route, key),
+            hint=hint or f"evalops schema {name} describes every field",
+        )
+
+
+def _missing_keys(error: Any, route: Route, places: Places) -> Iterator[Diagnostic]:
+    if error.validator == "required":
+        needed, why = error.validator_value, ""
+    else:
+        why, needed = next((key, keys) for key, keys in error.validator_value.items() if key in error.instance)
+    for key in needed:
+        if key not in error.instance:
             yield Diagnostic(
-                code="schema/unknown-key",
-                message=f"unknown key `{key}`" + (f" in {_name(route)}" if route else ""),
-                mark=places.mark(*route, key),
-                hint=hint or (f"known here: {', '.join(known)}" if len(known) <= 12 else None),
+                code="schema/missing-key",
+                message=(f"{_name(route)} has no `{key}`" if route else f"`{key}` is missing")
+                + (f", which `{why}` needs" if why else ""),
+                mark=places.mark(*route),
+                hint=_meaning(error, key),
             )
 
 
-def _value_message(error: Any, what: str) -> tuple[str, str | None]:
-    """The message and the hint for a value that breaks one keyword."""
-    bound = error.validator_value
-    match error.validator:
-        case "type":
-            kinds = [bound] if isinstance(bound, str) else bound
-            words = " or ".join(_TYPE_WORDS.get(kind, kind) for kind in kinds)
-            hint = "quote it" if "string" in kinds and isinstance(error.instance, int | float) else None
-            return f"{what} must be {words}, not {_shown(error.instance)}", hint
-        case "enum" | "const":
-            choices = [str(choice) for choice in (bound if isinstance(bound, list) else [bound])]
-            listed = ", ".join(f"`{choice}`" for choice in choices)
-            hint = nearest(str(error.instance), choices)
-            return (
-                f"{what} must be {'one of ' if len(choices) > 1 else ''}{listed}, not {_shown(error.instance)}",
-                hint,
-            )
-        case "minItems":
-            return (
-                f"{what} needs at least {bound} {'entry' if bound == 1 else 'entries'}, it has {len(error.instance)}",
-                None,
-            )
-        case "maxItems":
-            return f"{what} may have at most {bound} entries, it has {len(error.instance)}", None
-        case "uniqueItems":
-            return f"{what} names the same thing twice", None
-        case "minLength":
-            return f"{what} is empty", None
-        case "maxLength":
-            return f"{what} is longer than {bound} characters", None
-        case "minimum":
-            return f"{what} must be at least {bound}, not {error.instance}", None
-        case "exclusiveMinimum":
-            return f"{what} must be more than {bound}, not {error.instance}", None
-        case "maximum":
-            return f"{what} must be at most {bound}, not {error.instance}", None
-        case "pattern":
-            return (
-                f"{what} is {_shown(error.instance)}, which has characters that do not belong in a name",
-                "use letters, digits, `.`, `_` and `-`, and begin with a letter or a digit",
-            )
-        case "anyOf":
-            return f"{what} needs `min` or `max`", None
-        case "minProperties":
-            return f"{what} is empty", None
-        case "dependentRequired":
-            return f"{what} needs `model` as well", None
-    return f"{what}: {error.message}", None
+# --- what a value does that it may not: a message that follows the value's name, and a hint ---
+
+Said = tuple[str, str | None]
 
 
-def _name(route: tuple[str | int, ...]) -> str:
-    """`judge.model`, `labels[2]`: how a route is written in a message."""
+def _type(error: Any) -> Said:
+    kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+    words = " or ".join(_TYPE_WORDS[kind] for kind in kinds)
+    if error.instance is None:
+        return f"has no value, it must be {words}", None
+    hint = _quotes(error.instance, is_text="string" in kinds)
+    return f"must be {words}, not {_shown(error.instance)}", hint if error.absolute_path else "begin with `version: 1`"
+
+
+def _choice(error: Any) -> Said:
+    choices = error.validator_value if error.validator == "enum" else [error.validator_value]
+    listed = ("one of " if len(choices) > 1 else "") + ", ".join(_shown(choice) for choice in choices)
+    if error.instance is None:
+        return f"has no value, it must be {listed}", None
+    hint = _quotes(error.instance, is_text=isinstance(choices[0], str))
+    return f"must be {listed}, not {_shown(error.instance)}", hint or nearest(str(error.instance), map(str, choices))
+
+
+def _quotes(value: Any, *, is_text: bool) -> str | None:
+    """The hint for a number in quotes, or for text that without quotes is something else."""
+    if is_text:
+        return "quote it" if isinstance(value, int | float) else None
+    return "remove the quotes" if isinstance(value, str) and not _is_plainly_text(value) else None
+
+
+def _few(error: Any) -> Said:
+    least, have = error.validator_value, len(error.instance)
+    return f"needs at least {least} {'entry' if least == 1 else 'entries'}, it has {have or 'none'}", None
+
+
+def _pattern(error: Any) -> Said:
+    message, hint = _PATTERNS.get(error.validator_value, ("is not written as it must be", None))
+    return message.format(_shown(error.instance)), hint
+
+
+def _other(error: Any) -> Said:
+    return f"is not allowed: {error.message}", None
+
+
+_VALUES: dict[str, Callable[[Any], Said]] = {
+    "type": _type,
+    "enum": _choice,
+    "const": _choice,
+    "pattern": _pattern,
+    "minItems": _few,
+    "maxItems": lambda error: (f"may have at most {error.validator_value} entries, it has {len(error.instance)}", None),
+    "minLength": lambda error: ("is empty", None),
+    "maxLength": lambda error: (f"is longer than {error.validator_value} characters", None),
+    "minimum": lambda error: (f"must be at least {error.validator_value}, not {error.instance}", None),
+    "exclusiveMinimum": lambda error: (f"must be more than {error.validator_value}, not {error.instance}", None),
+    "maximum": lambda error: (f"must be at most {error.validator_value}, not {error.instance}", None),
+    "minProperties": lambda error: ("is empty", None),
+    "anyOf": lambda error: ("needs `min` or `max`", None),
+}
+
+_PATTERNS = {
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$": (
+        "is {}, which is no name",
+        "use letters, digits, `.`, `_` and `-`, and begin with a letter or a digit",
+    ),
+    # What stands there may be a key, so it is not repeated.
+    "^[A-Za-z_][A-Za-z0-9_]*$": (
+        "is not the name of an environment variable",
+        "name the variable that holds the key, like OPENAI_API_KEY; never write the key itself",
+    ),
+    "^https?://[^/?#@\\s]+$": (
+        "is {}, which is no origin",
+        "write scheme, host and port only, like https://llm.example.com",
+    ),
+}
+
+
+def _name(route: Route) -> str:
+    """`judge.model`, or entry 2 of `labels`: how a route is written in a message."""
     text = ""
-    for part in route:
+    for part in route[:-1] if route and isinstance(route[-1], int) else route:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    if route and isinstance(route[-1], int):
+        return f"entry {route[-1] + 1} of `{text}`"
     return f"`{text}`" if text else "the document"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
-        return f"`{value}`" if len(value) <= 60 else f"`{value[:57]}…`"
-    if isinstance(value, bool) or value is None:
-        return f"`{json.dumps(value)}`"
+        text = value if len(value) <= 60 else f"{value[:57]}…"
+        if not text.isprintable():
+            return f"`{json.dumps(text, ensure_ascii=False)}`"
+        return f"`{text}`" if _is_plainly_text(text) else f'`"{text}"`'
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return f"`{value}`"
+    return f"`{json.dumps(value)}`"
+
+
+def _is_plainly_text(text: str) -> bool:
+    """Whether it needs no quotes to be told from a number, true, false or null."""
+    try:
+        return isinstance(json.loads(text), str | list | dict)
+    except (ValueError, RecursionError):
+        return bool(text)
 
 
 def _meaning(error: Any, key: str) -> str | None:
     """The schema's own description of a missing key, as its hint."""
-    described = error.schema.get("properties", {}).get(key)
-    if not isinstance(described, dict):
-        described = json.loads(text("spec"))["properties"].get(key)
-    return described.get("description") if isinstance(described, dict) else None
+    spec = _schema("spec")
+    places = (
+        error.schema.get("properties", {}),
+        spec["properties"],
+        spec["$defs"],
+        {"model": spec["$defs"]["model_id"]},
+    )
+    described: dict[str, Any] = next((each[key] for each in places if "description" in each.get(key, {})), {})
+    if "const" in described:
+        return f"add `{key}: {described['const']}`"
+    found = described.get("description")
+    return found.removesuffix(".") if found and ". " not in found else found
 
 
-def _kind(error: Any) -> str | None:
-    """The `type` of the document in whose branch the error arose."""
-    root: Any = error
-    while root.parent is not None:
-        root = root.parent
+def _type_of_document(error: Any) -> str:
+    """The `type` in whose branch of `allOf` the error arose."""
     path = list(error.absolute_schema_path)
-    if "then" in path and isinstance(root.instance, dict):
-        return root.instance.get("type")
-    branch = {0: "classify", 1: "score", 2: "compare"}
-    return branch.get(path[1]) if len(path) > 1 and path[0] == "allOf" and isinstance(path[1], int) else None
+    branch = whole("spec")["allOf"][path[path.index("allOf") + 1]]
+    return str(branch["if"]["properties"]["type"]["const"])

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 
 from evalops import metrics, schema, template
 from evalops.errors import Diagnostic, Mark, Severity
-from evalops.spec import Column, Evaluation, Text, Type
+from evalops.spec import Column, Evaluation, Text, Threshold, Type
 
 
 def check(evaluation: Evaluation) -> list[Diagnostic]:
     """Everything wrong with one evaluation by itself."""
     return [
+        *_columns(evaluation),
         *_labels(evaluation),
         *_range(evaluation),
         *_thresholds(evaluation),
@@ -55,6 +56,8 @@ def variables(evaluation: Evaluation) -> frozenset[str]:
 
 def place(evaluation: Evaluation, column: str) -> Mark:
     """Where an evaluation names a column: a line of a template, or a field."""
+    if column in evaluation.dataset.columns:
+        return evaluation.places.mark("dataset", "columns", column)
     for key, candidate in zip(("model_a", "model_b") if len(evaluation.candidates) == 2 else ("model_to_evaluate",),
                               evaluation.candidates, strict=False):  # fmt: skip
         if isinstance(candidate, Column) and candidate == column:
@@ -64,23 +67,39 @@ def place(evaluation: Evaluation, column: str) -> Mark:
     for text in evaluation.texts:
         parsed = template.parse(text.source)
         if isinstance(parsed, template.Template) and column in parsed.variables:
-            return _line(evaluation, text, _line_of(text.source, column))
+            return _line(evaluation, text, *_position(text.source, column))
     if evaluation.gold == column:
         return evaluation.places.mark("gold")
     return evaluation.places.mark("dataset")
 
 
-def _line(evaluation: Evaluation, text: Text, number: int) -> Mark:
-    return Mark(text.file, number, 1) if text.file else evaluation.places.line(text.route, number)
+def _line(evaluation: Evaluation, text: Text, number: int, column: int = 1) -> Mark:
+    if text.file:
+        return Mark(text.file, number, column)
+    return evaluation.places.line(text.route, number, text.source.split("\n")[number - 1], column)
 
 
-def _line_of(source: str, column: str) -> int:
-    """The first line of a template that names a column inside a tag."""
+def _position(source: str, column: str) -> tuple[int, int]:
+    """Line and column, from 1, where a template first names a column inside a tag."""
     for tag in re.finditer(r"\{\{.*?\}\}|\{%.*?%\}", source, re.S):
         name = re.search(rf"(?<![\w.]){re.escape(column)}\b", tag.group())
         if name:
-            return source.count("\n", 0, tag.start() + name.start()) + 1
-    return 1
+            before = source[: tag.start() + name.start()]
+            return before.count("\n") + 1, len(before) - before.rfind("\n")
+    return 1, 1
+
+
+def _columns(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    seen: set[str] = set()
+    for ours, theirs in evaluation.dataset.columns.items():
+        if theirs in seen:
+            yield Diagnostic(
+                code="spec/columns",
+                message=f"`dataset.columns` gives the column `{theirs}` more than one name",
+                mark=evaluation.places.mark("dataset", "columns", ours),
+                hint="keep one of them",
+            )
+        seen.add(theirs)
 
 
 def _labels(evaluation: Evaluation) -> Iterator[Diagnostic]:
@@ -90,7 +109,8 @@ def _labels(evaluation: Evaluation) -> Iterator[Diagnostic]:
                 code="spec/pass-labels",
                 message=f"`pass_labels` names `{label}`, which is not one of the labels",
                 mark=evaluation.places.mark("pass_labels", index),
-                hint=schema.nearest(label, evaluation.labels) or f"the labels are: {', '.join(evaluation.labels)}",
+                hint=schema.nearest(label, evaluation.labels)
+                or f"the labels are: {', '.join(f'`{each}`' for each in evaluation.labels)}",
             )
     if evaluation.labels and set(evaluation.pass_labels) >= set(evaluation.labels):
         yield Diagnostic(
@@ -161,10 +181,41 @@ def _thresholds(evaluation: Evaluation) -> Iterator[Diagnostic]:
                 mark=mark,
                 hint=f"add `{needs}`",
             )
-        if threshold.min is not None and threshold.max is not None and threshold.min > threshold.max:
+        if name in known:
+            yield from _bounds(evaluation, threshold, mark)
+
+
+def _bounds(evaluation: Evaluation, threshold: Threshold, mark: Mark) -> Iterator[Diagnostic]:
+    """A bound that nothing can break, or nothing keep, is a slip: a percentage where a share is meant, often."""
+    name, least, most = threshold.metric, threshold.min, threshold.max
+    if least is not None and most is not None and least > most:
+        message = f"no value of `{name}` can keep this threshold: `min` is above `max`"
+        yield Diagnostic(code="spec/threshold", message=message, mark=mark)
+    low, high = _span(evaluation, name)
+    if low >= high:
+        return  # the range of scores is wrong, which is said elsewhere
+    for bound, value in (("min", least), ("max", most)):
+        if value is not None and not low <= value <= high:
             yield Diagnostic(
-                code="spec/threshold", message=f"no value of `{name}` can hold: min is above max", mark=mark
+                code="spec/threshold",
+                message=f"`{name}` lies between {low:g} and {high:g}, so `{bound}` cannot be {value:g}",
+                mark=evaluation.places.mark("thresholds", name, bound),
+                hint=f"a share is meant: {value / 100:g} is {value:g} %" if high == 1 < value <= 100 else None,
             )
+
+
+def _span(evaluation: Evaluation, metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    low, high = evaluation.min_score or 0.0, evaluation.max_score or 0.0
+    spans = {
+        "pass_percentage": (0.0, 100.0),
+        "mean_score": (low, high),
+        "std_score": (0.0, high - low),
+        "mae": (0.0, high - low),
+        "kappa": (-1.0, 1.0),
+        "length_correlation": (-1.0, 1.0),
+    }
+    return spans.get(metric, (0.0, 1.0))
 
 
 def _templates(evaluation: Evaluation) -> Iterator[Diagnostic]:
@@ -188,7 +239,7 @@ def _same_family(evaluation: Evaluation) -> Iterator[Diagnostic]:
         if judge is not None and model is not judge and _family(model.model) == _family(judge.model):
             yield Diagnostic(
                 code="spec/same-family",
-                message=f"the judge `{judge.model}` and `{model.model}` are of one family: judges prefer their own",
+                message=f"`{judge.model}` judges what `{model.model}` writes: judges prefer texts of their own family",
                 mark=evaluation.places.mark(*judge.route, "model"),
                 hint="a judge of another family is the safer choice",
                 severity=Severity.WARNING,

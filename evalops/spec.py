@@ -40,11 +40,13 @@ class Places:
         layer = self._layer(route)
         return layer.document.mark(*layer.source, *route[len(layer.at) :])
 
-    def line(self, route: KeyPath, number: int) -> Mark:
-        """The place of line `number` (from 1) of the text at a route."""
+    def line(self, route: KeyPath, number: int, text: str, column: int) -> Mark:
+        """The place of a column (from 1) of line `number` (from 1) of the text at a route; `text` is that line."""
         layer = self._layer(route)
-        there = (*layer.source, *route[len(layer.at) :])
-        return Mark(layer.document.path, layer.document.content_line(there, number), 1)
+        document = layer.document
+        line = document.content_line((*layer.source, *route[len(layer.at) :]), number)
+        before = document.lines[line - 1].find(text)  # indented, or in quotes; -1 where it is folded or escaped
+        return Mark(document.path, line, before + column if before >= 0 else 1)
 
     def _layer(self, route: KeyPath) -> Layer:
         return next(each for each in reversed(self.layers) if route[: len(each.at)] == each.at)
@@ -160,13 +162,17 @@ class Evaluation:
 
 def load(document: Document, settings: Settings, read_text: ReadText) -> tuple[list[Evaluation], list[Diagnostic]]:
     """The evaluations of one document, and what is wrong with it; with errors, no evaluation."""
-    problems = schema.check(document.value, document, "spec")
+    value, layers = _with_defaults(document, settings)
+    problems = schema.check(value, Places(tuple(layers)), "spec")
+    if isinstance(value, dict) and "matrix" in value:
+        # What is missing may come from the matrix: each of its evaluations is checked for that below.
+        problems = [each for each in problems if each.code != "schema/missing-key"]
     if has_errors(problems):
         return [], problems
-    value, layers = _with_defaults(document, settings)
     cells = matrix.expand(value)
-    if isinstance(cells, Diagnostic):
-        return [], [_at(cells, document.mark("matrix"))]
+    if isinstance(cells, matrix.Problem):
+        mark = document.mark(*cells.route)
+        return [], [Diagnostic(code=cells.code, message=cells.message, mark=mark, hint=cells.hint)]
     evaluations = []
     for cell in cells:
         moved = [Layer(at, document, source) for at, source in cell.sources.items()]
@@ -185,8 +191,10 @@ def _at(problem: Diagnostic, mark: Mark) -> Diagnostic:
     return Diagnostic(code=problem.code, message=problem.message, mark=mark, hint=problem.hint)
 
 
-def _with_defaults(document: Document, settings: Settings) -> tuple[dict[str, Any], list[Layer]]:
+def _with_defaults(document: Document, settings: Settings) -> tuple[Any, list[Layer]]:
     layers = [Layer((), document, ())]
+    if not isinstance(document.value, dict):
+        return document.value, layers
     value = dict(document.value)
     for key, default in settings.defaults.items():
         if key not in value and settings.document:

@@ -1,78 +1,69 @@
 """Jinja2 templates of prompts, safe to take from a stranger's pull request.
 
-Jinja2's sandbox keeps a template away from Python. What it does not bound is work and memory, so a template is
-checked on its syntax tree before it is ever compiled (an allow-list of nodes, filters, tests and methods), and
-each render has a budget: loops pay for their body times the size of the row, filters for what they make. Both
-are pure counting, with no thread and no clock, so a row ends the same way on every machine.
+Jinja2's sandbox keeps a template away from Python, but bounds neither work nor memory. So a template is checked on its
+syntax tree before it is compiled (an allow-list of nodes, filters, tests and methods), and each render has a budget: a
+loop pays for its body, whatever reads or makes a value for its size. That is counting, with no thread and no clock: a
+row ends the same way on every machine.
 
-Beyond Jinja2's strict mode: `true`, `null`, lists and objects are printed as JSON, and a dot finds a column's
-key before a method. A cell is never read as a template.
+Beyond Jinja2's strict mode: what is not text is printed as JSON, the keys of an object come in order (as in the digest
+of its row), a dot finds a key before a method, a loop over text is an error. A cell is never read as a template.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes, pass_context
-from jinja2.filters import FILTERS
-from jinja2.loaders import BaseLoader
-from jinja2.runtime import Context, LoopContext, Undefined
+import jinja2
+from jinja2 import Undefined, meta, nodes, pass_context
+from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.schema import nearest
 
 MAX_SOURCE = 64 * 1024  # characters of a template
-MAX_NODES = 5_000  # of its syntax tree
-MAX_DEPTH = 60  # of nested expressions and blocks
+MAX_NODES = 2_000  # of its syntax tree
+MAX_DEPTH = 50  # of nested expressions and blocks; one becomes two brackets, and Python compiles 200
 MAX_LOOPS = 2  # loops inside each other
-MAX_TEXT = 1 << 20  # characters of any text a render makes, its output included
+MAX_TEXT = 1 << 20  # characters of any text a render works on or makes, its output included
 MAX_NUMBER = 1 << 64
-BUDGET = 300_000  # steps of one render: a node met in a loop, or `STEP` characters
-STEP = 4096
+BUDGET = 200_000  # steps of one render, about a microsecond each: a node in a loop, an item, or `STEP` characters
+STEP = 64
+_LEFT = "\0left"  # the column that counts down; no template can write its name
 
-_METHODS = {
-    str: {
-        "strip", "lstrip", "rstrip", "lower", "upper", "title", "capitalize", "split", "splitlines",
-        "startswith", "endswith", "removeprefix", "removesuffix", "count", "find",
-    },
-    dict: {"items", "keys", "values", "get"},
-}  # fmt: skip
+_METHODS: dict[type, set[str]] = {
+    str: {"capitalize", "count", "endswith", "find", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip",
+          "split", "splitlines", "startswith", "strip", "title", "upper"},
+    dict: {"get", "items", "keys", "values"}}  # fmt: skip
+_CALLABLE = _METHODS[str] | _METHODS[dict]
+_SEARCHES = _CALLABLE - {"strip", "lstrip", "rstrip"}  # these look for every character of their argument
 _LOOP = {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
-_TESTS = {
-    "boolean", "defined", "divisibleby", "eq", "==", "equalto", "even", "false", "float", "ge", ">=", "gt", ">",
-    "greaterthan", "in", "integer", "iterable", "le", "<=", "lessthan", "lower", "lt", "<", "mapping", "ne", "!=",
-    "none", "number", "odd", "sequence", "string", "true", "undefined", "upper",
-}  # fmt: skip
-_FILTERS = {
-    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length",
-    "list", "lower", "max", "min", "reverse", "round", "sort", "string", "sum", "title", "trim", "truncate",
-    "unique", "upper", "wordcount",
-}  # fmt: skip
+_TESTS = {"boolean", "defined", "divisibleby", "even", "false", "float", "integer", "iterable", "mapping", "none",
+          "number", "odd", "sequence", "string", "true", "undefined"}  # fmt: skip
+_ON_TEXT = {"capitalize", "lower", "string", "title", "trim", "truncate", "upper", "wordcount"}
+_ON_ITEMS = {"list", "max", "min", "sort", "sum"}
+_FILTERS = _ON_TEXT | _ON_ITEMS | {
+    "abs", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length", "replace",
+    "reverse", "round", "tojson"}  # fmt: skip
+_COSTS = {"d": 0, "default": 0, "get": 0, "length": 0, "max": 2, "min": 2, "dictsort": 3, "sort": 3, "upper": 3,
+          "wordcount": 8, "split": 16, "splitlines": 16, "title": 16}  # fmt: skip  # for a step of the value; else 1
 _NODES = (
-    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice,
-    nodes.If, nodes.For, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
-    nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.CondExpr,
-    nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Filter, nodes.Test, nodes.Call,
-    nodes.Keyword,
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.If,
+    nodes.For, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add,
+    nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.CondExpr, nodes.Const, nodes.List,
+    nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword,
 )  # fmt: skip
-_HINTS = {
-    "Assign": "write the value where it is used",
-    "AssignBlock": "write the text where it is used",
-    "Macro": "write the text where it is used",
-    "Include": "put the text in this template: it is one file",
-    "Import": "put the text in this template: it is one file",
-    "FromImport": "put the text in this template: it is one file",
-    "Extends": "put the text in this template: it is one file",
-    "Block": "put the text in this template: it is one file",
-    "Pow": "calculate it in the dataset",
-    "FilterBlock": "use the filter on the value: {{ column | upper }}",
-}
+_WORDS = {"Assign": "set", "AssignBlock": "set", "Pow": "**", "FilterBlock": "filter", "CallBlock": "call",
+          "FromImport": "import", "Scope": "autoescape"}  # fmt: skip
+_HINTS = dict.fromkeys(("include", "import", "extends", "block"), "put the text in this template: it is one file") | {
+    "set": "write the value where it is used", "filter": "use it on the value, like {{ column | upper }}"}  # fmt: skip
 
 
 class Problem(NamedTuple):
@@ -87,9 +78,7 @@ class Problem(NamedTuple):
 class RenderError(Exception):
     """A template cannot be rendered for a row; the message is for the user and repeats no cell."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    message = property(str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +90,38 @@ class Template:
 
     def render(self, columns: Mapping[str, Any]) -> str:
         """The text for one row. Raises RenderError, and nothing else."""
-        return _compiled(self.source)(columns)
+        row = {name: columns[name] for name in self.variables if name in columns} | {_LEFT: [BUDGET]}
+        try:
+            template = _compiled(self.source)
+            return _joined(template.root_render_func(template.new_context(row)))
+        except RenderError:
+            raise
+        except jinja2.UndefinedError as error:
+            name = ["", *(error.message or "").split("'")[1::2]][-1]  # which is a cell in `{{ object[cell] }}`
+            what = f"`{name}`" if name and name in self.source else "a value"
+            raise RenderError(f"{what} is not in this row") from None
+        except Exception as error:  # whatever a stranger's template or row provokes; its text may repeat a cell
+            raise RenderError(f"the template cannot be rendered for this row ({type(error).__name__})") from None
 
 
 @lru_cache(maxsize=4096)
 def parse(source: str) -> Template | tuple[Problem, ...]:
-    """The template, or everything that is wrong with it."""
+    """The template, or what is wrong with it: the first 20 problems, in the order of the text."""
     if len(source) > MAX_SOURCE:
         return (Problem("template/too-large", f"the template is longer than {MAX_SOURCE // 1024} KiB", 1),)
     try:
         tree = _ENVIRONMENT.parse(source)
-    except TemplateSyntaxError as error:
-        return (Problem("template/syntax", error.message or "it cannot be read", error.lineno),)
-    except RecursionError:
-        return (_too_deep(1),)
-    problems = tuple(_problems(tree))
-    if problems:
-        return problems
-    return Template(source, frozenset(meta.find_undeclared_variables(tree)))
+        if problems := tuple(_problems(tree)):
+            return problems[:20]
+        names = meta.TrackingCodeGenerator(_ENVIRONMENT)
+        names.optimizer = None  # it would calculate with constants, unpaid
+        names.visit(tree)
+        return Template(source, frozenset(names.undeclared_identifiers))
+    except jinja2.TemplateSyntaxError as error:
+        message = f"the template cannot be read: {(error.message or 'a mistake').rstrip('.')}"
+        return (Problem("template/syntax", message, error.lineno),)
+    except (RecursionError, ValueError):  # thousands of brackets, or of digits
+        return (Problem("template/too-large", "a part of the template is too long or nested too deeply", 1),)
 
 
 def parse_or_raise(source: str) -> Template:
@@ -129,177 +132,204 @@ def parse_or_raise(source: str) -> Template:
     raise EvalopsError(*(Diagnostic(code=each.code, message=each.message, hint=each.hint) for each in found))
 
 
-def _too_deep(line: int) -> Problem:
-    return Problem("template/too-large", "the template is nested too deeply", line)
-
-
 def _problems(tree: nodes.Template) -> Iterator[Problem]:
     """What the allow-lists refuse, found without recursion."""
     stack: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
-    count = 0
+    count, line = 0, 1
     while stack:
         node, depth, loops = stack.pop()
-        count += 1
+        count, line = count + 1, node.lineno or line  # a side of a comparison has no line
         if count > MAX_NODES or depth > MAX_DEPTH:
-            yield _too_deep(node.lineno)
+            yield Problem("template/too-large", "the template has too many parts or is nested too deeply", line)
             return
         loops += isinstance(node, nodes.For)
-        problem = _problem(node, loops)
-        if problem:
-            yield problem
+        refused = _refused_name(node) or _refused_use(node, loops)
+        if refused:
+            code = "unknown-filter" if isinstance(node, nodes.Filter) else "forbidden"
+            yield Problem(f"template/{code}", refused[0], line, refused[1])
+            continue
         children = [*node.iter_child_nodes()]
-        if isinstance(node, nodes.Call):
-            children.remove(node.node)  # a method's name is judged with its call
-            children += [node.node.node] if isinstance(node.node, nodes.Getattr) else []
+        match node:  # the name of a method, and `loop`, were judged with what is made of them
+            case nodes.Call(node=nodes.Getattr() as method):
+                children[0] = method.node
+            case nodes.Getattr(node=nodes.Name(name="loop")):
+                continue
         stack += [(child, depth + 1, loops) for child in reversed(children)]
 
 
-def _problem(node: nodes.Node, loops: int) -> Problem | None:
-    def refuse(what: str, hint: str | None = None) -> Problem:
-        return Problem("template/forbidden", what, node.lineno, hint)
-
+def _refused_name(node: nodes.Node) -> tuple[str, str | None] | None:
+    """Why a name or a constant is refused, and a hint."""
     match node:
-        case nodes.For():
-            if node.recursive:
-                return refuse("a loop cannot be recursive")
-            if loops > MAX_LOOPS:
-                return refuse(f"more than {MAX_LOOPS} loops stand inside each other")
-        case nodes.Name():
-            if node.name.startswith("_") or node.name in ("self", "caller", "varargs", "kwargs"):
-                return refuse(f"`{node.name}` is not a column's name that a template can use")
-        case nodes.Getattr():
-            if node.attr.startswith("_"):
-                return refuse(f"`.{node.attr}` is no part of a row")
-        case nodes.Getitem(arg=nodes.Const(value=str(name))) if name.startswith("_"):
-            return refuse(f"`[{name!r}]` is no part of a row")
-        case nodes.Filter():
-            if node.name not in _KNOWN_FILTERS:
-                return Problem("template/unknown-filter", f"the filter `{node.name}` is not available", node.lineno,
-                               f"available: {', '.join(sorted(_KNOWN_FILTERS))}")  # fmt: skip
-            if node.dyn_args or node.dyn_kwargs:
-                return refuse("a filter takes no `*` or `**` arguments")
-        case nodes.Test():
-            if node.name not in _TESTS:
-                return refuse(f"the test `{node.name}` is not available")
-        case nodes.Call():
-            known = {name for names in _METHODS.values() for name in names}
-            if not isinstance(node.node, nodes.Getattr) or node.node.attr not in known:
-                return refuse(
-                    "only a few methods of texts and objects can be called", f"available: {', '.join(sorted(known))}"
-                )
-            if node.dyn_args or node.dyn_kwargs:
-                return refuse("a call takes no `*` or `**` arguments")
-        case _ if not isinstance(node, _NODES):
-            name = type(node).__name__
-            return refuse(f"`{_WORDS.get(name, name.lower())}` is not available in templates", _HINTS.get(name))
+        case nodes.Name(name="loop"):
+            return "`loop` is not a value", "name a part of it, like {{ loop.index }}"
+        # Python takes two spellings of a letter for one name, and would print the wrong column.
+        case nodes.Name(name=name) if name[0] == "_" or name == "self" or name != unicodedata.normalize("NFKC", name):
+            return f"`{name}` is not a name that a template can use", "name the column anew in `dataset.columns`"
+        case nodes.Getattr(node=nodes.Name(name="loop"), attr=name) if name not in _LOOP:
+            return f"`loop.{name}` is not available", nearest(name, _LOOP)
+        case nodes.Getattr(attr=name) | nodes.Getitem(arg=nodes.Const(value=str(name))) if name.startswith("_"):
+            return f"`{name}` is no part of a row", None
+        case nodes.Const(value=int() | float() as number) if abs(number) > MAX_NUMBER:
+            return "a number is too large to calculate with", None
+        case nodes.Pair(key=key) if not (isinstance(key, nodes.Const) and isinstance(key.value, str)):
+            return "the keys of an object are texts, written out", "like {'good': 1}"
     return None
 
 
-_WORDS = {"Assign": "set", "AssignBlock": "set", "Pow": "**", "FilterBlock": "filter", "CallBlock": "call",
-          "FromImport": "import"}  # fmt: skip
+def _refused_use(node: nodes.Node, loops: int) -> tuple[str, str | None] | None:
+    """Why a filter, a test, a call or a block is refused, and a hint."""
+    match node:
+        case nodes.Filter() | nodes.Test() | nodes.Call() if node.dyn_args or node.dyn_kwargs:
+            return "arguments with `*` or `**` are not available", "write them one by one"
+        case nodes.Filter(name=name) if name not in _FILTERS:
+            hint = nearest(name, _FILTERS) or f"available: {', '.join(sorted(_FILTERS))}"
+            return f"the filter `{name}` is not available", hint
+        case nodes.Test(name=name) if name not in _TESTS:
+            return f"the test `{name}` is not available", nearest(name, _TESTS)
+        case nodes.Call(node=called) if not (isinstance(called, nodes.Getattr) and called.attr in _CALLABLE):
+            method = getattr(called, "attr", getattr(called, "name", "…"))
+            return f"`{method}()` is no method of a text or an object", nearest(method, _CALLABLE)
+        case nodes.For(recursive=recursive) if recursive or loops > MAX_LOOPS:
+            return f"a loop cannot be recursive, and only {MAX_LOOPS} stand inside each other", None
+        case _ if not isinstance(node, _NODES):
+            name = _WORDS.get(type(node).__name__, type(node).__name__.lower())
+            return f"`{name}` is not available in templates", _HINTS.get(name)
+    return None
 
 
-class _Budget:
-    """What is left of one render's steps, and how large its row is."""
-
-    __slots__ = ("left", "scale")
-
-    def __init__(self, size: int) -> None:
-        self.left = BUDGET
-        self.scale = 1 + size // STEP
-
-    def spend(self, steps: int) -> None:
-        self.left -= steps
-        if self.left < 0:
-            raise RenderError("the template does too much work for this row")
+def _spend(context: Context, steps: int) -> None:
+    context.parent[_LEFT][0] -= steps
+    if context.parent[_LEFT][0] < 0:
+        raise RenderError("the template does too much work for this row")
 
 
-_KEY = "\0budget"  # no name that a template can write
+def _within(size: int) -> int:
+    if size > MAX_TEXT:
+        raise RenderError(f"a text is longer than {MAX_TEXT:,} characters")
+    return size
 
 
-def _budget(context: Context) -> _Budget:
-    found: _Budget = context.resolve_or_missing(_KEY)
-    return found
+def _defined(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        str(value)  # raises, with the name
+    return value
+
+
+def _steps(value: Any) -> int:
+    """How much work a value is, as far as a budget reaches."""
+    steps, stack = 1, [value]
+    while stack and steps <= BUDGET:
+        value = stack.pop()
+        if isinstance(value, str):
+            steps += _within(len(value)) // STEP
+        elif isinstance(value, int):
+            steps += value.bit_length() // STEP
+        elif isinstance(value, dict | list | tuple):
+            steps += len(value)
+            if steps <= BUDGET:
+                stack += (*value, *value.values()) if isinstance(value, dict) else value
+    return steps
+
+
+@pass_context
+def _paid(context: Context, value: Any) -> Any:
+    _spend(context, _steps(value))
+    return value
 
 
 @pass_context
 def _each(context: Context, value: Any, weight: int) -> Any:
     """What a loop goes over, paid for in advance."""
-    if isinstance(value, str) or not hasattr(value, "__len__"):
-        if isinstance(value, Undefined):
-            str(value)  # raises with the name
-        raise RenderError("a loop goes over a list or an object, and this row has another value there")
-    budget = _budget(context)
-    budget.spend(len(value) * weight * budget.scale)
-    return value
+    if not isinstance(_defined(value), dict | list | tuple):
+        raise RenderError("only a list or an object can be gone through, and this row has another value there")
+    _spend(context, len(value) * weight)
+    return sorted(value) if isinstance(value, dict) else value
 
 
 @pass_context
-def _concat(context: Context, values: list[Any]) -> str:
-    """`a ~ b`, with its size known before it is made."""
-    texts = [_shown(value) for value in values]
-    return "".join(_sized(context, texts, sum(map(len, texts))))
-
-
-@pass_context
-def _join(context: Context, value: Any, d: str = "", attribute: str | None = None) -> str:
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise RenderError("`join` wants a list")
+def _join(context: Context, value: Any, d: Any = "", attribute: str | int | None = None) -> str:
+    """What `a ~ b` is too: its size is known before it is made."""
+    items = _each(context, value, 1 + len(str(attribute)))
     if attribute is not None:
-        value = [_ENVIRONMENT.getattr(each, attribute) for each in value]
-    texts = [str(_shown(each)) for each in value]
-    return str(d).join(_sized(context, texts, sum(map(len, texts)) + len(str(d)) * len(texts)))
+        items = map(make_attrgetter(_ENVIRONMENT, attribute), items)
+    texts, separator = [_shown(context, each) for each in items], _shown(context, d)
+    _spend(context, 1 + _within(sum(map(len, texts)) + len(separator) * len(texts)) // STEP)
+    return separator.join(texts)
 
 
 @pass_context
 def _replace(context: Context, s: Any, old: Any, new: Any) -> str:
-    text, old, new = str(_shown(s)), str(old), str(new)
-    _sized(context, None, len(text) + text.count(old) * max(0, len(new) - len(old)))
+    text, old, new = (_shown(context, each) for each in (s, old, new))
+    read = _steps([text, old, new])
+    _spend(context, read + _within(len(text) + text.count(old) * max(0, len(new) - len(old))) // STEP)
     return text.replace(old, new)
 
 
 @pass_context
-def _tojson(context: Context, value: Any, indent: int | None = None) -> str:
-    if indent is not None and not 0 <= indent <= 8:
-        raise RenderError("`tojson` indents by at most 8")
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _sized(context, text, len(text))
+def _json(context: Context, value: Any, indent: int | None = None) -> str:
+    """A value as JSON, its keys sorted."""
+    if indent is not None and indent not in range(9):
+        raise RenderError("`tojson` indents by 0 to 8")
+    steps = _steps(value)
+    small = indent is None and steps < 1000  # even where each character becomes `\u0000`
+    _spend(context, steps if small else 8 + 2 * steps)
+    encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, indent=indent, default=_defined)
+    return encoder.encode(value) if small else _joined(encoder.iterencode(value))
 
 
-def _sized(context: Context, value: Any, size: int) -> Any:
-    _budget(context).spend(1 + size // STEP)
-    if size > MAX_TEXT:
-        raise RenderError(f"the template makes a text of more than {MAX_TEXT:,} characters")
-    return value
+def _joined(parts: Iterable[str]) -> str:
+    texts, size = [], 0
+    for part in parts:
+        texts.append(part)
+        size = _within(size + len(part))
+    return "".join(texts)
 
 
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One of Jinja2's own filters, which makes no more than it is given; it pays for its input."""
-    passes = getattr(function, "jinja_pass_arg", None)
-
-    @pass_context
-    def filter_(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
-        size = len(value) if hasattr(value, "__len__") and not isinstance(value, Undefined) else 0
-        budget = _budget(context)
-        budget.spend(1 + (size // STEP if isinstance(value, str) else size * budget.scale // 64))
-        if passes is None:
-            return function(value, *arguments, **named)
-        first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
-        result = function(first[passes.name], value, *arguments, **named)
-        return list(result) if isinstance(result, Iterator) else result
-
-    return filter_
-
-
-def _shown(value: Any) -> Any:
+@pass_context
+def _shown(context: Context, value: Any) -> str:
     """How a value is printed: text as it is, everything else as JSON."""
-    if isinstance(value, str | Undefined):
-        return value if isinstance(value, str) else str(value)
-    if isinstance(value, dict | list | bool | tuple) or value is None:
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, int | float):
-        return str(value)
-    return ", ".join(str(each) for each in value) if hasattr(value, "__iter__") else ""
+    return str(value) if isinstance(value, str | Undefined) else _json(context, value)
+
+
+@pass_context
+def _call(context: Context, value: Any, name: str, /, *arguments: Any, **named: Any) -> Any:
+    if name not in _METHODS.get(type(_defined(value)), set()):
+        raise RenderError(f"`.{name}()` is for another kind of value than this row has there")
+    return _use(getattr(type(value), name), name, context, value, *arguments, **named)
+
+
+def _use(function: Any, name: str, context: Context, value: Any, /, *arguments: Any, **named: Any) -> Any:
+    """A filter of Jinja2 or a method: they make no more than they are given, and pay for that."""
+    given = (*arguments, *named.values())
+    cost = _COSTS.get(name, 1)
+    if cost and any(isinstance(each, dict | list | tuple) for each in given):
+        raise RenderError(f"`{name}` takes no list and no object as an argument")
+    if name == "round" and any(isinstance(each, int) and abs(each) > 20 for each in given):
+        raise RenderError("`round` keeps at most 20 digits")
+    if name in _ON_TEXT:
+        value = _shown(context, value)
+    elif name in _ON_ITEMS and isinstance(value, str):
+        _spend(context, _within(len(value)))
+        value = list(value)
+    texts = sum(len(each) for each in given if isinstance(each, str))
+    steps = cost and _steps(_defined(value))
+    _spend(context, 1 + cost * (steps + texts // STEP if name in _SEARCHES else steps * (1 + texts // 8)))
+    if cost and isinstance(value, dict):
+        value = dict(sorted(value.items()))
+    passed = (_ENVIRONMENT,) if hasattr(function, "jinja_pass_arg") else ()
+    try:
+        result = function(*passed, value, *arguments, **named)
+        return [*result] if isinstance(result, Iterator | KeysView | ValuesView | ItemsView) else result
+    except jinja2.UndefinedError:
+        raise
+    except Exception as error:
+        raise RenderError(f"`{name}` cannot be used on this row's value ({type(error).__name__})") from None
+
+
+def _number(value: Any, operator: str) -> Any:
+    if not isinstance(_defined(value), int | float) or abs(value) > MAX_NUMBER:
+        raise RenderError(f"`{operator}` is for numbers of up to 64 bits (texts are joined by `~`)")
+    return value
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -308,19 +338,15 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if isinstance(left, int | float) and isinstance(right, int | float):
-            if abs(left) > MAX_NUMBER or abs(right) > MAX_NUMBER:
-                raise RenderError("a number is too large to calculate with")
-        elif operator != "+" or type(left) is not type(right) or not isinstance(left, str | list):
-            raise RenderError(f"`{operator}` is for numbers")
-        else:
-            _sized(context, None, len(left) + len(right))
-        return super().call_binop(context, operator, left, right)
+        if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
+            _spend(context, 1 + _within(len(left) + len(right)) // (STEP if isinstance(left, str) else 8))
+            return left + right
+        return super().call_binop(context, operator, _number(left, operator), _number(right, operator))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, dict) and attribute in obj:
+        if isinstance(_defined(obj), dict) and attribute in obj:
             return obj[attribute]
-        if attribute in _METHODS.get(type(obj), ()) or (isinstance(obj, LoopContext) and attribute in _LOOP):
+        if isinstance(obj, LoopContext) and attribute in _LOOP:
             return getattr(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
 
@@ -332,88 +358,43 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Paying(NodeTransformer):
-    """Puts the counting filters around loops and concatenations."""
+    """Puts counting filters around what can take more than a step, and in the place of methods."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        weight = 1 + sum(1 for _ in node.find_all(nodes.Node))
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, "\0each", [nodes.Const(weight)], [], None, None, lineno=node.lineno)
+        match node:
+            case nodes.For():
+                weight = 1 + sum(1 for _ in node.find_all(nodes.Node))
+                node.iter = nodes.Filter(node.iter, "\0each", [nodes.Const(weight)], [], None, None)
+            case nodes.Compare() | nodes.Operand():
+                node.expr = nodes.Filter(node.expr, "\0paid", [], [], None, None)
+            case nodes.Getitem(arg=nodes.Slice()):
+                return nodes.Filter(node, "\0paid", [], [], None, None)
+            case nodes.Concat():
+                return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None)
+            case nodes.Call(node=nodes.Getattr() as method):
+                arguments = [nodes.Const(method.attr), *node.args]
+                return nodes.Filter(method.node, "\0call", arguments, node.kwargs, None, None)
         return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        self.generic_visit(node)
-        return nodes.Filter(nodes.List(node.nodes), "\0concat", [], [], None, None, lineno=node.lineno)
 
 
 _ENVIRONMENT = _Environment(
-    undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_shown, cache_size=0,
-    loader=BaseLoader(), optimized=False,
+    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=_shown, cache_size=0, optimized=False,
 )  # fmt: skip
-_ENVIRONMENT.globals.clear()
-_ENVIRONMENT.tests = {name: TESTS[name] for name in _TESTS}
+_JINJA = {**FILTERS, "list": list, "int": lambda value, default=0: FILTERS["int"](value, default)}  # no endless hex
 _ENVIRONMENT.filters = {
-    **{name: _bounded(FILTERS[name]) for name in _FILTERS},
-    "join": _join, "replace": _replace, "tojson": _tojson, "\0each": _each, "\0concat": _concat,
+    **{name: pass_context(partial(_use, _JINJA[name], name)) for name in _FILTERS},
+    "join": _join, "replace": _replace, "tojson": _json, "\0paid": _paid, "\0each": _each, "\0call": _call,
 }  # fmt: skip
-_KNOWN_FILTERS = frozenset(name for name in _ENVIRONMENT.filters if not name.startswith("\0"))
+_ENVIRONMENT.tests = {name: _ENVIRONMENT.tests[name] for name in _TESTS} | {
+    "even": lambda value: _number(value, "is even") % 2 == 0,
+    "odd": lambda value: _number(value, "is odd") % 2 == 1,
+    "divisibleby": lambda value, by: _number(value, "is divisibleby") % _number(by, "is divisibleby") == 0,
+}  # Jinja2's own format where the value is a text
+_ENVIRONMENT.globals.clear()
 
 
 @lru_cache(maxsize=1024)
-def _compiled(source: str) -> Callable[[Mapping[str, Any]], str]:
-    tree = _Paying().visit(_ENVIRONMENT.parse(source))
-    code = _ENVIRONMENT.compile(tree)
-    template = _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, {})  # type: ignore[arg-type]
-    names = meta.find_undeclared_variables(tree)
-
-    def render(columns: Mapping[str, Any]) -> str:
-        row = {name: columns[name] for name in names if name in columns}
-        row[_KEY] = _Budget(_size(row.values()))
-        parts: list[str] = []
-        total = 0
-        try:
-            for part in template.root_render_func(template.new_context(row)):
-                parts.append(part)
-                total += len(part)
-                if total > MAX_TEXT:
-                    raise RenderError(f"the rendered text is longer than {MAX_TEXT:,} characters")
-        except RenderError:
-            raise
-        except UndefinedError as error:
-            raise RenderError(_absent(error)) from None
-        except (
-            TemplateError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            # The text of a Python error may repeat a cell.
-            raise RenderError(f"the template cannot be rendered for this row ({type(error).__name__})") from None
-        return "".join(parts)
-
-    return render
-
-
-def _size(values: Any) -> int:
-    """About how many characters a row has; nested values count by their parts."""
-    size = 0
-    stack = list(values)
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str):
-            size += len(value)
-        elif isinstance(value, dict):
-            size += len(value)
-            stack += value.values()
-        elif isinstance(value, list):
-            size += len(value)
-            stack += value
-    return size
-
-
-def _absent(error: UndefinedError) -> str:
-    """`'x' is undefined` and `… has no attribute 'x'` in our words."""
-    quoted = (error.message or "").split("'")[1::2]
-    return f"`{quoted[-1]}` is not in this row" if quoted else "a value is not in this row"
+def _compiled(source: str) -> jinja2.Template:
+    code = _ENVIRONMENT.compile(_Paying().visit(_ENVIRONMENT.parse(source)))
+    return _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, {})

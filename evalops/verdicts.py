@@ -15,6 +15,7 @@ from typing import Any
 
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.result import Verdict, VerdictStatus
+from evalops.spec import Evaluation, Type
 
 SUFFIX = ".verdicts.jsonl"
 SHORTEST = 24  # bytes of a line
@@ -63,6 +64,32 @@ def parse(data: bytes, path: str) -> dict[str, Section]:
     return sections
 
 
+def checked(section: Section, evaluation: Evaluation, path: str) -> list[Verdict]:
+    """The verdicts of a section. Raises EvalopsError where one is none that this evaluation can have."""
+    for number, verdict in enumerate(section.verdicts, 1):
+        if verdict.status is VerdictStatus.SCORED and not _is_possible(verdict.value, evaluation):
+            raise EvalopsError(
+                Diagnostic(
+                    code="verdicts/value",
+                    message=f"verdict {number} of `{section.address}` is none that this evaluation can have",
+                    mark=Mark(path),
+                    hint=f"restore the file with `git checkout -- {path}`",
+                )
+            )
+    return list(section.verdicts)
+
+
+def _is_possible(value: Any, evaluation: Evaluation) -> bool:
+    match evaluation.type:
+        case Type.CLASSIFY:
+            return value in evaluation.labels
+        case Type.SCORE:
+            low, high = evaluation.min_score or 0.0, evaluation.max_score or 0.0
+            return isinstance(value, int | float) and low <= value <= high
+        case Type.COMPARE:
+            return value in ("A", "B", "Tie")
+
+
 def _lines(section: Section) -> Iterator[str]:
     yield _line({"address": section.address, "job": section.job, "rows": len(section.verdicts)})
     for verdict in section.verdicts:
@@ -81,7 +108,9 @@ def _line(value: Any) -> str:
 def _verdict(value: Any) -> Verdict:
     key, _, verdict = value[:3]
     rest = value[3:]
+    if not isinstance(key, str):
+        raise TypeError
     if len(rest) == 2:
-        return Verdict(key, VerdictStatus(rest[0]), None, rest[1])
+        return Verdict(key, VerdictStatus(rest[0]), None, str(rest[1]))
     orders = (rest[0][0], rest[0][1]) if rest else None
     return Verdict(key, VerdictStatus.SCORED, verdict, orders=orders)

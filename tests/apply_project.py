@@ -1,4 +1,4 @@
-"""A project folder for tests of apply: specs and rows as values, the command line in this process or in one of its own."""
+"""A project folder for tests of apply: specs and rows as values, the command line in this process or its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,11 +119,13 @@ class Folder:
         assert done.code == 0, done
         return {change["address"]: change["action"] for change in json.loads(done.out)["changes"]}
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """`evalops apply --yes` in a process of its own."""
+    def start(
+        self, *arguments: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """`evalops apply --yes` in a process of its own; `prefix` is a command that runs it, such as nohup."""
         code = "from evalops.cli import main; main()"
         return subprocess.Popen(
-            [sys.executable, "-c", code, "--project", str(self.root), "apply", "--yes", *arguments],
+            [*prefix, sys.executable, "-c", code, "--project", str(self.root), "apply", "--yes", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

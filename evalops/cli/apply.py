@@ -93,17 +93,20 @@ def _saved(selectors: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
     paths = [each for each in selectors if each.endswith(".json")]
     if not paths:
         return None, selectors
+    from evalops import schema
+
     try:
         value = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
-        changes = {each["address"]: each for each in value["changes"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvalopsError(
-            Diagnostic(
-                code="plan/unreadable",
-                message=f"`{paths[0]}` is no saved plan: {type(error).__name__}",
-                hint=f"evalops plan --out {paths[0]}",
-            )
-        ) from None
+        broken = [each.message for each in schema.check(value, schema.File(paths[0]), "plan")]
+    except OSError as error:
+        broken = [error.strerror or str(error)]
+    except (ValueError, RecursionError):
+        broken = ["it is not JSON"]
+    if broken:
+        message, hint = f"`{paths[0]}` is no saved plan: {broken[0]}", f"evalops plan --out {paths[0]}"
+        raise EvalopsError(Diagnostic(code="plan/unreadable", message=message, hint=hint))
+    # By lockfile too: an evaluation that moved is adopted in one and forgotten in the other.
+    changes = {(each["address"], each["lock"]): each for each in value["changes"]}
     return changes, tuple(each for each in selectors if each not in paths)
 
 
@@ -122,12 +125,12 @@ def _held_to(plan: Plan, saved: Any, approved: str | None) -> Plan:
         )
     if saved is None:
         return plan
-    wanted = [each for each in plan.changes if each.address in saved and saved[each.address]["action"] != "noop"]
-    moved = [each.address for each in wanted if not _same(saved[each.address], each)]
-    moved += sorted(
+    meant = {place: each for place, each in saved.items() if each["action"] != "noop"}
+    wanted = {(each.address, each.lock): each for each in plan.changes if (each.address, each.lock) in meant}
+    moved = sorted(
         address
-        for address, each in saved.items()
-        if each["action"] != "noop" and address not in {change.address for change in wanted}
+        for (address, lock), each in meant.items()
+        if (address, lock) not in wanted or not _same(each, wanted[address, lock])
     )
     if moved:
         raise EvalopsError(
@@ -141,7 +144,7 @@ def _held_to(plan: Plan, saved: Any, approved: str | None) -> Plan:
             ),
             exit_code=Exit.LOCKED_OR_STALE,
         )
-    return replace(plan, changes=tuple(wanted))
+    return replace(plan, changes=tuple(wanted.values()))
 
 
 def _same(saved: Any, change: Any) -> bool:
@@ -188,8 +191,6 @@ def _close(project: Project, plan: Plan, applied: Applied) -> int:
     entries = {each.address: each for lock in locks.values() for each in lock.entries.values()}
     if applied.entries:
         answer(tables.status([each for each in states(locks) if each["address"] in applied.entries]))
-        for address, warning in applied.warnings:
-            say(f"warning: {line(address)}: {line(warning)}")
     failed = [(address, gate) for address in sorted(addresses & set(entries)) for gate in entries[address].failed_gates]
     for address, gate in failed:
         say(f"gate {line(address)}: {text.gate(gate)}")

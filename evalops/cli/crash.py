@@ -26,6 +26,6 @@ def report() -> None:
         if folder.is_dir():
             with contextlib.suppress(OSError):
                 path.write_text(text, encoding="utf-8")
-                click.echo(f"evalops has a bug, which this is: {path} says more; please report it.", err=True)
+                click.echo(f"This is a bug in evalops. Please report it, with what is in {path}", err=True)
                 return
     click.echo(text, err=True)

@@ -66,7 +66,7 @@ def _reader(project: Project | None) -> Callable[[str], Sequence[str]]:
     @cache
     def lines(path: str) -> Sequence[str]:
         try:
-            return (project or open_project(None)).read(path).decode("utf-8", "replace").splitlines()
+            return (project or open_project(None)).read(path).decode("utf-8", "replace").split("\n")
         except (EvalopsError, RuntimeError, OSError):
             return ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,15 @@ def command(**options: Any) -> int:
     evalops plan --out plan.json && evalops apply plan.json
     """
     from evalops.errors import Exit
-    from evalops.views import json_, text
+    from evalops.views import text
 
     project = open_project(options["folder"])
     value = _value(project, options)
     if options["out"]:
-        options["out"].write_text(json_.dump(value), encoding="utf-8")
+        options["out"].write_text(_dump(value), encoding="utf-8")
         say(f"Saved to {options['out']}. To carry it out:\n  evalops apply {options['out']}")
     if options["form"] == "json":
-        answer(json_.dump(value))
+        answer(_dump(value))
     else:
         _warn(value, project)
         answer(text.plan(value, verbose=options["verbose"]))
@@ -63,9 +64,10 @@ def _value(project: Any, options: dict[str, Any]) -> Any:
     key = None if options["refresh"] or options["changed_since"] else plancache.key(project, asked)
     value = plancache.load(project, key) if key else None
     if value is None:
+        began = time.time()
         value, files = _make(project, options)
         if key and files is not None:
-            plancache.save(project, key, files, value)
+            plancache.save(project, key, files, value, began=began)
     return value
 
 
@@ -83,6 +85,12 @@ def _make(project: Any, options: dict[str, Any]) -> tuple[Any, tuple[str, ...] |
         providers=providers,
     )
     return json_.plan(planned.plan, planned.warnings, project.kept_text), planned.files
+
+
+def _dump(value: Any) -> str:
+    from evalops.views import json_
+
+    return json_.dump(value)
 
 
 def _warn(value: Any, project: Any) -> None:

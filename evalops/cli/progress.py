@@ -51,7 +51,7 @@ class _Plain:
                 say(line(text))
             case Finished(job):
                 say(f"{line(address)}: {job.status.value}" + (f": {line(job.message)}" if job.message else ""))
-            case Progress() if now - self._shown.get(address, 0.0) >= EVERY:
+            case Progress() if event.done and now - self._shown.setdefault(address, now) >= EVERY:
                 self._shown[address] = now
                 say(f"{line(address)}: {event.done} of {event.total} rows{_counts(event)}")
 

@@ -22,4 +22,4 @@ def command(name: str) -> None:
     """
     from evalops import schema
 
-    answer(schema.text(name))
+    answer(schema.bundled(name))

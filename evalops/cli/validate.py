@@ -27,12 +27,12 @@ def command(paths: tuple[str, ...], form: str, folder: Path | None) -> int:
     from evalops.views import json_
 
     project = open_project(folder)
-    found = catalog.read(project, paths or None)
+    found = catalog.read(project, [project.relative(path) for path in paths] or None)
     if form == "json":
         answer(json_.dump([json_.diagnostic(each) for each in found.diagnostics]))
     else:
         complain(found.diagnostics, project)
-        count = len(found.wanted)
+        count, files = len(found.wanted), len(found.specs)
         if not has_errors(found.diagnostics):
-            answer(f"{count} evaluation{'s' * (count != 1)} in {len(found.specs)} files: valid.")
+            answer(f"{count} evaluation{'s' * (count != 1)} in {files} file{'s' * (files != 1)}: valid.")
     return Exit.PROBLEM if has_errors(found.diagnostics) else Exit.OK

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from evalops.result import Value
 from evalops.spec import Evaluation, Type
 
 MAX_READ = 200_000  # characters of a reply that are searched for a verdict
+MAX_SCANNED = 50_000  # characters, the last ones, that are searched for JSON among other text
 
 
 class Rung(StrEnum):
@@ -47,9 +48,7 @@ def is_empty(response: Any) -> bool:
     """Whether a response holds nothing to judge: punctuation alone can earn passes (arXiv 2507.08794)."""
     if response is None:
         return True
-    return isinstance(response, str) and all(
-        unicodedata.category(character)[0] in "PZC" for character in response
-    )
+    return isinstance(response, str) and all(unicodedata.category(character)[0] in "PZC" for character in response)
 
 
 def nonce(template: str, source: Mapping[str, Any], responses: tuple[Any, ...]) -> str:
@@ -73,7 +72,9 @@ class Form:
         self.low, self.high = evaluation.min_score, evaluation.max_score
         self.key = {Type.CLASSIFY: "label", Type.SCORE: "score", Type.COMPARE: "choice"}[self.type]
         self._folded = {label.strip().casefold(): label for label in self.labels}
-        self._line = re.compile(rf'^[\s*"\'`{{]*{self.key}[\s*"\'`]*[:=]\s*(.+?)[\s*"\'`,.}}]*$', re.I | re.M)
+        # A line can be matched in one way only: a reply of nothing but line breaks must not take minutes.
+        self._line = re.compile(rf'^[ \t*"\'`{{]*{self.key}[ \t*"\'`]*[:=](.*)$', re.I | re.M)
+        self._quoted = re.compile(rf'"{self.key}"\s*:', re.I)
         self.schema = self._schema()
 
     def instruction(self, rung: Rung) -> str:
@@ -85,9 +86,7 @@ class Form:
             Type.COMPARE: '"1" if Response 1 is better, "2" if Response 2 is better, "tie" if neither is',
         }[self.type]
         if rung is Rung.TEXT:
-            first = (
-                "First explain your verdict in one or two sentences. Then end" if self.reason else "Answer"
-            )
+            first = "First explain your verdict in one or two sentences. Then end" if self.reason else "Answer"
             return f"{first} with one line of the form\n{self.key}: VALUE\nwhere VALUE is {value}."
         fields = ['"reason": one or two sentences'] if self.reason else []
         fields.append(f'"{self.key}": {value}')
@@ -114,16 +113,34 @@ class Form:
         return found
 
     def _find(self, content: str) -> Reading:
-        for value in _objects(content):
-            if self.key in value:
-                feedback = value.get("reason")
-                return self.value(value[self.key], feedback if isinstance(feedback, str) else None)
-        lines = self._line.findall(content)
-        if lines:
-            return self.value(lines[-1], content.strip()[:2000] or None)
-        if not self.reason and self._folded.get(content.strip().strip("\"'`.").casefold()):
-            return self.value(content.strip().strip("\"'`."), None)
+        """The last verdict in a reply: an object, or a line of the form `label: polite`."""
+        content = content.strip()
+        found, line, end = None, None, 0
+        for value, stop in _objects(content):
+            end = stop
+            verdicts = [each for key, each in value.items() if key.casefold() == self.key]
+            if verdicts:
+                found = verdicts[-1], value.get("reason")
+        for line in self._line.finditer(content, end):
+            end = line.end()
+        broken = self._quoted.search(content, end) or (line is None and "}" in content[end:])
+        if (found or line) and broken:
+            # What was found may be a quotation inside an object that is itself not well-formed.
+            return Reading(problem="unparsable", detail=f"its last `{self.key}` is in JSON that is not well-formed")
+        if line:
+            return self._text(line[1], content[:2000])
+        if found:
+            return self.value(found[0], found[1] if isinstance(found[1], str) else None)
+        if not self.reason and len(content) <= 300:
+            bare = self._text(content, None)
+            if bare.problem != "unknown_label":
+                return bare
         return Reading(problem="unparsable", detail=f"the reply has no `{self.key}`")
+
+    def _text(self, text: str, feedback: str | None) -> Reading:
+        """The reading of a value in plain text, which may be quoted or emphasised."""
+        exact = self.value(text.strip(), feedback)
+        return exact if exact.problem is None else self.value(text.strip(_DECORATION), feedback)
 
     def value(self, value: Any, feedback: str | None = None) -> Reading:
         """The reading of a bare value, from a reply or from a column of recorded verdicts."""
@@ -131,9 +148,7 @@ class Form:
             case Type.CLASSIFY:
                 label = value if value in self.labels else self._folded.get(str(value).strip().casefold())
                 if label is None:
-                    return Reading(
-                        problem="unknown_label", detail=f"{str(value)[:100]!r} is none of the labels"
-                    )
+                    return Reading(problem="unknown_label", detail=f"{str(value)[:100]!r} is none of the labels")
                 return Reading(label, feedback)
             case Type.SCORE:
                 score = _number(value)
@@ -145,9 +160,7 @@ class Form:
             case Type.COMPARE:
                 choice = re.sub(r"^response\s*", "", str(value).strip().casefold())
                 if choice not in ("1", "2", "tie"):
-                    return Reading(
-                        problem="unknown_label", detail=f"{str(value)[:100]!r} is none of 1, 2, tie"
-                    )
+                    return Reading(problem="unknown_label", detail=f"{str(value)[:100]!r} is none of 1, 2, tie")
                 return Reading(choice, feedback)
 
     def _schema(self) -> dict[str, Any]:
@@ -174,26 +187,32 @@ def _score_schema(low: float, high: float) -> dict[str, Any]:
     return {"type": "number"}
 
 
-def _objects(content: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text, the last first: a judge that thinks aloud may write several."""
-    text = content.strip()
+_DECORATION = " \t\r\n*\"'`,.{}"
+_START = re.compile(r'\{\s*["}]')
+_DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strings
+
+
+def _objects(content: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """The JSON objects in a text that are in no other one, each with where it ends."""
     try:
-        value = json.loads(text)
-        return [value] if isinstance(value, dict) else []
+        value = _DECODER.decode(content)
     except (ValueError, RecursionError):
         pass
-    found: list[dict[str, Any]] = []
-    decoder = json.JSONDecoder()
-    position = text.find("{")
-    while position >= 0 and len(found) < 100:
+    else:
+        if isinstance(value, dict):
+            yield value, len(content)
+        return
+    skipped = max(0, len(content) - MAX_SCANNED)
+    text, position = content[skipped:], 0
+    while start := _START.search(text, position):
         try:
-            value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            end = position + 1
+            value, position = _DECODER.raw_decode(text, start.start())
+        except RecursionError:
+            return
+        except ValueError:
+            position = start.start() + 1
         else:
-            found.append(value)
-        position = text.find("{", end)
-    return found[::-1]
+            yield value, skipped + position
 
 
 def _number(value: Any) -> float | None:

@@ -8,6 +8,7 @@ that it cannot know, since they are a digest of the template and the row.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -38,20 +39,30 @@ class RowFailed(Exception):
 
 
 class Judge:
-    """Gives the verdicts of one evaluation. `asks` and `is_embedded` are by the identity of its models."""
+    """Gives the verdicts of one evaluation. `asks` and `is_embedded` are by the identity of its models.
 
-    def __init__(self, evaluation: Evaluation, asks: Mapping[int, Ask], is_embedded: Mapping[int, bool]) -> None:
+    `rung` is how far down the ladder its endpoint was known to send us, as a place on it.
+    """
+
+    def __init__(
+        self, evaluation: Evaluation, asks: Mapping[int, Ask], is_embedded: Mapping[int, bool], rung: int = 0
+    ) -> None:
         self.evaluation = evaluation
         self._asks = asks
         self._embedded = is_embedded
         self._form = Form(evaluation, reason=evaluation.judge.reason)
         self._templates = {id(text): template.parse_or_raise(text.source) for text in evaluation.texts}
-        self._rung = 0  # how far down the ladder this endpoint has sent us
+        self._worked = {rung} if rung else set()  # the rungs that have given a reply, as places on the ladder
         judge = evaluation.judge
         model = judge.model
         self._is_embedded = model is not None and is_embedded[id(model)]
         self._shown = frozenset(self._template(judge.template).variables) if judge.template else frozenset()
         self._parameters = _parameters(model, embedded=self._is_embedded) if model else {}
+
+    @property
+    def rung(self) -> int:
+        """The best rung that has worked, as a place on the ladder; 0 while none has."""
+        return min(self._worked, default=0)
 
     async def row(self, key: str, source: Mapping[str, Any]) -> tuple[Verdict, dict[str, Any]]:
         """The verdict on one row, and what else is kept of it. Raises RowFailed."""
@@ -135,7 +146,9 @@ class Judge:
                 return _verdict(key, reading, rung)
         orders = (CHOICES[str(given[0].value)], FLIPPED[str(flipped[0].value)])
         value = orders[0] if orders[0] == orders[1] else "Tie"
-        feedback = given[0].feedback if orders[0] == orders[1] else f"the orders disagree: {given[0].feedback or ''}"
+        feedback = given[0].feedback
+        if orders[0] != orders[1]:
+            feedback = "the orders disagree" + (f": {feedback}" if feedback else "")
         return Verdict(key, VerdictStatus.SCORED, value, None, feedback, orders, given[1].value)
 
     async def _one_order(
@@ -168,7 +181,7 @@ class Judge:
         if self.evaluation.judge.likelihood:
             return await self._likelihood(source, detail), Rung.LIKELIHOOD
         messages = self._messages(source, responses, flipped=flipped)
-        for level in range(self._rung, len(LADDER)):
+        for level in range(self.rung, len(LADDER)):
             rung = LADDER[level]
             try:
                 reading = await self._converse(messages, rung, detail)
@@ -177,7 +190,7 @@ class Judge:
                 if failed.kind is not Kind.REJECTED or level + 1 == len(LADDER):
                     raise
                 continue
-            self._rung = max(self._rung, level)
+            self._worked.add(level)
             return reading, rung
         raise AssertionError("the last rung returns or raises")
 
@@ -226,15 +239,16 @@ class Judge:
         assert judge.template is not None
         if self._is_embedded:
             source, responses = _neutral(source), tuple(map(_neutral_value, responses))
-        columns = self.evaluation.response_columns
         mark = nonce(judge.template.source, source, responses)
         names = ["response 1", "response 2"] if len(responses) == 2 else ["response"]
-        fenced = [fence(str(text), name, mark) for text, name in zip(responses, names, strict=False)]
-        # A template that names all response columns shows the responses itself; else they follow it.
-        shown = len(columns) == len(responses) > 0 and set(columns) <= self._shown
-        if shown:
-            order = columns[::-1] if flipped else columns
-            source = {**source, **dict(zip(order, fenced, strict=True))}
+        fenced = [fence(_shown(text), name, mark) for text, name in zip(responses, names, strict=False)]
+        # A template that names all response columns shows the responses itself; else they follow it. It is the text
+        # that changes places between the orders, not the name alone: else a judge could favour a place unseen.
+        candidates = self.evaluation.candidates
+        shown = bool(candidates) and all(isinstance(each, Column) and each in self._shown for each in candidates)
+        places = candidates if shown or not flipped else candidates[::-1]
+        columns = {str(place): text for place, text in zip(places, fenced, strict=True) if isinstance(place, Column)}
+        source = {**source, **columns}
         system = self._render(judge.template, source) or ""
         parts = [] if shown or not fenced else list(fenced)
         if fenced:
@@ -254,6 +268,10 @@ class Judge:
 
     def _render(self, text: Text | None, columns: Mapping[str, Any]) -> str | None:
         return self._template(text).render(columns) if text else None
+
+
+def _shown(response: Any) -> str:
+    return response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
 
 
 def _with_instruction(messages: list[dict[str, str]], instruction: str) -> list[dict[str, str]]:
@@ -290,10 +308,16 @@ def _verdict(key: str, reading: Reading, rung: Rung | None) -> Verdict:
 
 
 def _count(detail: dict[str, Any], model: Model, reply: Reply) -> None:
-    """Adds a reply to the row's use of a model: calls, and tokens, unknown where an endpoint does not count them."""
-    used = detail.setdefault("usage", {}).setdefault(model.model, [0, 0, 0])
+    """Adds a reply to the row's use of a model: calls made, replies kept from before, tokens in and out of the calls.
+
+    Where an endpoint does not count tokens, they are unknown.
+    """
+    used = detail.setdefault("usage", {}).setdefault(model.model, [0, 0, 0, 0])
+    if reply.is_kept:
+        used[1] += 1
+        return
     used[0] += 1
-    for index, count in ((1, reply.prompt_tokens), (2, reply.completion_tokens)):
+    for index, count in ((2, reply.prompt_tokens), (3, reply.completion_tokens)):
         used[index] = None if count is None or used[index] is None else used[index] + count
 
 

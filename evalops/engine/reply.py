@@ -19,6 +19,7 @@ class Reply:
     prompt_tokens: int | None = None  # None where the endpoint does not count
     completion_tokens: int | None = None
     probabilities: Mapping[str, float] | None = None  # 0 to 1, of the likeliest first tokens
+    is_kept: bool = False  # known from an earlier call: nobody was asked
 
 
 def parse(body: bytes) -> Reply:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -102,18 +103,17 @@ class Run:
         self._store = store
         self._client = client
         self._stopping = False
+        self._turn = asyncio.Lock()
         self._digest = hashlib.sha256()
-        self._done = store.finished(work.job, work.total)
+        self._done, self._errors = store.finished(work.job, work.total)
         self._salt = f"{work.generation}\0".encode() if work.generation > 1 else b""
         asks = {
-            id(model): self._ask(target)
-            for model, target in zip(work.evaluation.models, work.targets, strict=True)
+            id(model): self._ask(target) for model, target in zip(work.evaluation.models, work.targets, strict=True)
         }
         embedded = {
-            id(model): target.is_embedded
-            for model, target in zip(work.evaluation.models, work.targets, strict=True)
+            id(model): target.is_embedded for model, target in zip(work.evaluation.models, work.targets, strict=True)
         }
-        self._judge = Judge(work.evaluation, asks, embedded)
+        self._judge = Judge(work.evaluation, asks, embedded, self._known_rung())
 
     def stop(self) -> None:
         """Start no further row."""
@@ -123,19 +123,18 @@ class Run:
         """All rows that the store does not hold yet."""
         rows = self._rows()
         width = sum(target.width for target in self.work.targets) or 1
-        workers = [
-            asyncio.create_task(self._worker(rows)) for _ in range(max(1, min(width, self.work.total)))
-        ]
+        workers = [asyncio.create_task(self._worker(rows)) for _ in range(max(1, min(width, self.work.total)))]
         try:
             await asyncio.gather(*workers)
-        except Failed as failed:
-            return Outcome(status=Status.FAILED, message=str(failed))
-        except EvalopsError as error:
+        except (Failed, EvalopsError) as error:
+            self._stopping = True
+            await asyncio.wait(workers, timeout=GRACE)  # what is in flight is paid for
             return Outcome(status=Status.FAILED, message=str(error))
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            self._keep_rung()
         if self._stopping:
             return Outcome(status=Status.CANCELLED)
         if self._digest.hexdigest() != self.work.submitted:
@@ -143,24 +142,38 @@ class Run:
             return Outcome(status=Status.FAILED, message=message)
         return Outcome(status=Status.COMPLETED)
 
-    def _rows(self) -> Iterator[tuple[str, Row]]:
-        """The rows to do, while the digest of all of them is taken."""
+    @property
+    def _rung_key(self) -> bytes:
+        # Kept with the replies: without it, rows whose replies are known would knock at the upper rungs once more.
+        identity = self.work.targets[-1].identity if self.work.targets else ""
+        return hashlib.sha256(b"\0".join((self._salt, b"rung", identity.encode()))).digest()
+
+    def _known_rung(self) -> int:
+        known = self._store.reply(self._rung_key)
+        return int(known.content) if known else 0
+
+    def _keep_rung(self) -> None:
+        if self._judge.rung:
+            self._store.add_reply(self._rung_key, Reply(content=str(self._judge.rung)))
+
+    def _rows(self) -> Iterator[tuple[str, Row, int]]:
+        """The rows to do with a checksum of what is judged, while the digest of all of them is taken."""
         columns = self.work.use.submitted
         for key, row in self.work.rows():
-            used = {
-                column: row.source[column] for column in columns if row.source.get(column) not in (None, "")
-            }
-            self._digest.update(canonical(used) + b"\n")
+            used = {column: row.source[column] for column in columns if row.source.get(column) not in (None, "")}
+            text = canonical(used)
+            self._digest.update(text + b"\n")
             position = row.position
             if position >= self.work.total:
                 raise Failed("the dataset grew while the job ran: apply again to run the new rows")
-            if self._done[position >> 3] & 1 << (position & 7):
+            checksum = zlib.crc32(text) or 1
+            if self._done[position] == checksum:
                 self.counts["kept"] += 1
             else:
-                yield key, row
+                yield key, row, checksum
 
-    async def _worker(self, rows: Iterator[tuple[str, Row]]) -> None:
-        for key, row in rows:
+    async def _worker(self, rows: Iterator[tuple[str, Row, int]]) -> None:
+        for key, row, checksum in rows:
             if self._stopping:
                 return
             try:
@@ -170,7 +183,7 @@ class Run:
                     raise Failed(failed.message) from None
                 verdict = Verdict(key, VerdictStatus.ERROR, None, failed.reason, failed.message)
                 detail = failed.detail
-            self._store.add_row(self.work.job, row.position, verdict, detail)
+            self._store.add_row(self.work.job, row.position, verdict, detail, checksum)
             self.counts[verdict.status.value] += 1
             if verdict.status is VerdictStatus.ERROR:
                 self._check_errors(verdict)
@@ -178,12 +191,21 @@ class Run:
                 self._store.flush()
 
     def _check_errors(self, verdict: Verdict) -> None:
-        errors, limit = self.counts["error"], self.work.max_error_rate * self.work.total
+        errors, limit = self._errors + self.counts["error"], self.work.max_error_rate * self.work.total
         if errors > limit:
             raise Failed(
                 f"{errors} of {self.work.total} rows ended in an error, more than the allowed share of "
                 f"{self.work.max_error_rate:.0%}; the last: {verdict.feedback}"
             )
+
+    async def _in_turn(self) -> None:
+        """Lets one reply after the other be worked on, with the next call of the first on its way before the second.
+
+        Else replies that come together would go through every step together, their next calls would leave
+        together, and the endpoint would be idle between such bursts.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
 
     def _ask(self, target: Target) -> Any:
         """One call through the cache: path and body in, the reply out."""
@@ -201,6 +223,7 @@ class Run:
                 reply = await self._client.call(endpoint, route, data)
                 self._store.add_reply(key, reply)
                 self.counts["calls"] += 1
+                await self._in_turn()
                 return reply
 
         return ask
@@ -245,9 +268,7 @@ async def run_all(
                 run = running.pop(task)
                 store.flush()
                 report(run.work.job, _rows_done(run), dict(run.counts))
-                finish(
-                    run.work.job, task.result() if not task.cancelled() else Outcome(status=Status.CANCELLED)
-                )
+                finish(run.work.job, task.result() if not task.cancelled() else Outcome(status=Status.CANCELLED))
     finally:
         stopped.cancel()
         for task in running:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ CREATE TABLE IF NOT EXISTS replies (
     key BLOB PRIMARY KEY, reply TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+
+
+_REPLY = tuple(name for name in Reply.__slots__ if name != "is_kept")
 
 
 class JobRecord(NamedTuple):
@@ -113,20 +117,18 @@ class Store:
 
     def add_job(self, job: JobRecord) -> JobRecord:
         """Inserts a job; one with the same id stays as it is. Returns what the store holds. Durable."""
-        with self._explained():
+        with self._durably():
             self._database.execute("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", job)
-            self._sync()
         return self.job(job.id) or job
 
     def set_status(self, job: str, status: str, message: str | None, finished_at: str | None) -> None:
         """Records how a job stands, after all its rows."""
         self.flush()
-        with self._explained():
+        with self._durably():
             self._database.execute(
                 "UPDATE jobs SET status = ?, message = ?, finished_at = ? WHERE id = ?",
-                (status, message, finished_at, job),
+                (status, _storable(message), finished_at, job),
             )
-            self._sync()
 
     def job(self, id_: str) -> JobRecord | None:
         """One job, or None."""
@@ -140,13 +142,12 @@ class Store:
             found = self._database.execute("SELECT * FROM jobs ORDER BY created_at DESC, id").fetchall()
         return [JobRecord(*each) for each in found]
 
-    def add_row(self, job: str, position: int, verdict: Verdict, detail: dict[str, Any]) -> None:
-        """Gathers one row for the next commit."""
+    def add_row(self, job: str, position: int, verdict: Verdict, detail: Mapping[str, Any], checksum: int) -> None:
+        """Gathers one row for the next commit. `checksum`, not 0, is of what was judged."""
         key, status, value, reason, feedback, orders, rung, _ = verdict
-        if orders is not None:
-            detail["orders"] = orders
-        text = json.dumps(detail, ensure_ascii=False)
-        self._rows.append((job, position, key, status.value, value, reason, feedback, rung, text))
+        text = json.dumps({**detail, "orders": orders, "checksum": checksum}, ensure_ascii=False)
+        found = (key, status.value, value, reason, feedback, rung, text)
+        self._rows.append((job, position, *map(_storable, found)))
 
     def rows(self, job: str) -> Iterator[Stored]:
         """The rows of a job in the order of the dataset."""
@@ -160,6 +161,7 @@ class Store:
             for position, key, status, value, reason, feedback, rung, text in cursor:
                 detail = json.loads(text)
                 orders = detail.pop("orders", None)
+                detail.pop("checksum", None)
                 verdict = Verdict(
                     key,
                     VerdictStatus(status),
@@ -172,14 +174,20 @@ class Store:
                 )
                 yield Stored(position, verdict, detail)
 
-    def finished(self, job: str, rows: int) -> bytearray:
-        """One bit a row, set where the job has it: what a resumed run skips."""
-        done = bytearray(rows // 8 + 1)
+    def finished(self, job: str, rows: int) -> tuple[array[int], int]:
+        """What a resumed run skips: the checksum of each row that the job has, else 0; and how many are errors.
+
+        A row that was judged while the dataset was another one for a moment has another checksum than today's.
+        """
+        done, errors = array("I", bytes(4 * rows)), 0
         with self._explained():
-            for (position,) in self._database.execute("SELECT position FROM rows WHERE job = ?", (job,)):
+            for position, status, checksum in self._database.execute(
+                "SELECT position, status, json_extract(detail, '$.checksum') FROM rows WHERE job = ?", (job,)
+            ):
                 if position < rows:
-                    done[position >> 3] |= 1 << (position & 7)
-        return done
+                    done[position] = checksum or 0
+                    errors += status == VerdictStatus.ERROR
+        return done, errors
 
     def forget_errors(self, job: str) -> None:
         """Drops the rows of a job that ended in an error, so that they are tried again."""
@@ -190,20 +198,28 @@ class Store:
         """A reply kept from an earlier call with the same content."""
         text = self._replies.get(key)
         if text is None:
-            found = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            with self._explained():
+                found = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
             if found is None:
                 return None
             text = found[0]
-        return Reply(**json.loads(text))
+        return Reply(**json.loads(text), is_kept=True)
 
     def add_reply(self, key: bytes, reply: Reply) -> None:
         """Gathers one reply for the next commit."""
-        value = {name: getattr(reply, name) for name in Reply.__slots__ if getattr(reply, name) is not None}
+        value = {name: getattr(reply, name) for name in _REPLY if getattr(reply, name) is not None}
         self._replies[key] = json.dumps(value, ensure_ascii=False)
 
-    def _sync(self) -> None:
-        # Jobs are few and lockfiles name them: their commits reach the disk, not only the system's cache.
-        self._database.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        # Jobs are few and lockfiles name them: their commits, and all before them, reach the disk and not only the
+        # system's cache. A checkpoint would do that as well, but waits for whoever is reading.
+        with self._explained():
+            self._database.execute("PRAGMA synchronous=FULL")
+            try:
+                yield
+            finally:
+                self._database.execute("PRAGMA synchronous=NORMAL")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -220,6 +236,11 @@ class Store:
                     else "check that the folder can be written to; if the file is damaged, remove it",
                 )
             ) from error
+
+
+def _storable(value: Any) -> Any:
+    """A text without the half surrogate pairs that JSON can spell and no file can hold; other values as they are."""
+    return value if not isinstance(value, str) or value.isascii() else value.encode(errors="replace").decode()
 
 
 def _shown(path: Path) -> str:

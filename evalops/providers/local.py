@@ -57,10 +57,11 @@ class Local:
     def pins(self, evaluation: Evaluation) -> Mapping[str, str]:
         found = {}
         for model in evaluation.models:
-            if self._endpoint(evaluation, model).is_embedded:
+            served = self._endpoint(evaluation, model)
+            if served.is_embedded:
                 from evalops.engine import weights
 
-                found[model.model] = weights.identity(model.model, self._project.root)
+                found[served.model] = weights.identity(served.model, self._project.root)
         return found
 
     def prepare(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
@@ -108,15 +109,15 @@ class Local:
         total: dict[str, list[int | None]] = {}
         for _, detail in self.rows(job):
             for model, used in detail.get("usage", {}).items():
-                sums = total.setdefault(model, [0, 0, 0])
+                sums = total.setdefault(model, [0, 0, 0, 0])
                 total[model] = [None if None in (x, y) else x + y for x, y in zip(sums, used, strict=True)]
-        calls = sum(used[0] or 0 for used in total.values())
-        prompt = sum(used[1] or 0 for used in total.values())
-        completion = sum(used[2] or 0 for used in total.values())
+        calls, kept, prompt, completion = (sum(used[i] or 0 for used in total.values()) for i in range(4))
         if any(None in used for used in total.values()):
-            return Usage(calls=calls, reason="an endpoint does not count tokens")
+            return Usage(calls=calls, kept=kept, reason="an endpoint does not count tokens")
         cost, reason = self._cost(evaluation, total)
-        return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost, reason=reason)
+        return Usage(
+            calls=calls, kept=kept, prompt_tokens=prompt, completion_tokens=completion, cost=cost, reason=reason
+        )
 
     def retry(self, job: str) -> None:
         self._store.forget_errors(job)
@@ -160,7 +161,7 @@ class Local:
         """The money of one job, or why it is not known. What runs on this machine costs none."""
         embedded = {model.model for model in evaluation.models if self._endpoint(evaluation, model).is_embedded}
         cost = 0.0
-        for model, (_, prompt, completion) in total.items():
+        for model, (_, _, prompt, completion) in total.items():
             price = self._settings.prices.get(model)
             if price is not None:
                 cost += ((prompt or 0) * price.input + (completion or 0) * price.output) / 1e6
@@ -208,9 +209,9 @@ class Following:
 
     def stop(self, *, now: bool = False) -> None:
         """Start no further row; with `now`, drop the calls in flight as well."""
+        self._stopped_early = True  # before it is looked whether the engine runs, which looks here once it does
         loop, stop, main = self._loop, self._stop, self._main
         if loop is None or stop is None or main is None:
-            self._stopped_early = True
             return
         try:
             loop.call_soon_threadsafe(main.cancel if now else stop.set)

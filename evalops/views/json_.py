@@ -20,7 +20,9 @@ Text = Callable[[str], str | None]  # a digest -> the text that has it, if it is
 
 def dump(value: Any) -> str:
     """A machine form as text: stable, one key a line, newline at the end."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Half a character, from a dataset for instance, cannot be printed: it stays the escape that JSON has for it.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def diagnostic(each: Diagnostic) -> dict[str, Any]:

@@ -46,9 +46,8 @@ def _head(value: Mapping[str, Any]) -> str:
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
-    text = (
-        f"{summary['rows']} rows: {summary['scored']} scored, {summary['invalid']} invalid, {summary['errors']} errors"
-    )
+    rows = words.count(summary["rows"], "row")
+    text = f"{rows}: {summary['scored']} scored, {summary['invalid']} invalid, {summary['errors']} errors"
     for key in ("invalid_reasons", "error_reasons"):
         for reason, count in (summary.get(key) or {}).items():
             text += f"\n  {count} {safe(reason)}"
@@ -56,17 +55,20 @@ def _counts(summary: Mapping[str, Any]) -> str:
     if len(rungs) > 1:
         mixed = ", ".join(f"{count} {safe(rung)}" for rung, count in rungs.items())
         text += f"\n  the verdicts were asked for in different ways: {mixed}"
-    usage = summary.get("usage") or {}
-    if usage.get("calls"):
-        tokens = usage.get("prompt_tokens")
-        counted = f"{tokens + usage['completion_tokens']:,} tokens" if tokens is not None else "tokens unknown"
-        cost = (
-            f"cost {usage['cost']:.4g}"
-            if usage.get("cost") is not None
-            else f"cost unknown ({safe(usage.get('reason'))})"
-        )
-        text += f"\n  {usage['calls']:,} calls, {counted}, {cost}"
-    return text
+    return text + _usage(summary.get("usage") or {})
+
+
+def _usage(usage: Mapping[str, Any]) -> str:
+    if not usage.get("calls") and not usage.get("kept"):
+        return ""
+    parts = [words.count(usage["calls"], "call")]
+    if usage.get("kept"):
+        parts.append(f"{usage['kept']:,} replies known from before")
+    tokens = usage.get("prompt_tokens")
+    parts.append("tokens unknown" if tokens is None else words.count(tokens + usage["completion_tokens"], "token"))
+    cost, reason = usage.get("cost"), usage.get("reason")
+    parts.append(f"cost unknown ({safe(reason)})" if cost is None else f"cost {cost:.4g}")
+    return f"\n  {', '.join(parts)}"
 
 
 def _metrics(summary: Mapping[str, Any]) -> str:

@@ -17,41 +17,85 @@ from rich.text import Text
 from evalops.views import text as words
 from evalops.views.safe import line, safe
 
+_SHORT = {"pass_percentage": "pass %", "mean_score": "mean", "win_rate": "A wins"}
 COLUMNS = 4  # of the source that fit beside a verdict
 
 _STATUS = {"completed": "green", "failed": "red", "running": "cyan", "pending": "cyan", "cancelled": "yellow"}
 
 
 def status(states: Iterable[Mapping[str, Any]]) -> str:
-    """Every evaluation with its last result, a line each."""
-    table = _table("evaluation", "status", "result [95 % interval]", "rows", "invalid", "errors", "gates")
+    """Every evaluation with its last result, a line each, and below what the results warn of."""
+    states = list(states)
+    agreement = any(_kappa(each) is not None for each in states)
+    table = _table(
+        "evaluation", "result [95 % interval]", *(["kappa"] if agreement else []), "rows", "no verdict", "gates"
+    )
     for each in states:
-        summary = each["summary"] or {}
-        name, metric = each["headline"] or ("", None)
-        result = f"{name} {words.metric(name, metric)}" if metric is not None else ""
+        kappa = _kappa(each)
         table.add_row(
             Text(safe(each["address"])),
-            Text(each["status"], style=_STATUS.get(each["status"], "")),
-            Text(result),
-            *(Text(str(summary[key]) if key in summary else "") for key in ("rows", "invalid", "errors")),
+            _result(each),
+            *([Text(words.metric("kappa", kappa) if kappa else "")] if agreement else []),
+            *_amounts(each["summary"]),
             _gates(each["gates"]),
         )
-    return _render(table)
+    notes = [
+        f"warning: {line(each['address'])}: {line(warning)}"
+        for each in states
+        for warning in (each["summary"] or {}).get("warnings", ())
+    ]
+    return "\n".join([_render(table), *notes])
+
+
+def _result(state: Mapping[str, Any]) -> Text:
+    """The headline, or how the job stands where it has no result."""
+    summary = state["summary"] or {}
+    if state["status"] != "completed":
+        return Text(state["status"], style=_STATUS.get(state["status"], ""))
+    if not state["headline"]:
+        return Text(_split(summary))
+    name, metric = state["headline"]
+    return Text(f"{_SHORT.get(name, name)} {words.metric(name, metric)}")
+
+
+def _kappa(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    metric = ((state["summary"] or {}).get("metrics") or {}).get("kappa")
+    return metric if metric and metric.get("value") is not None else None
+
+
+def _amounts(summary: Mapping[str, Any] | None) -> tuple[Text, Text]:
+    if not summary:
+        return Text(""), Text("")
+    missing = summary["invalid"] + summary["errors"]
+    return Text(f"{summary['rows']:,}"), Text(f"{missing:,}" if missing else "")
 
 
 def rows(found: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with their verdicts and the first columns of their source; long cells are cut."""
+    """Rows with their verdicts, the first columns of their source and what was written; long cells are cut."""
     if not found:
         return "No rows."
     columns = list(found[0]["source"] or {})[:COLUMNS]
-    table = _table("key", "verdict", *columns, "reason")
+    outputs = max(len(each.get("outputs", ())) for each in found)
+    explained = any(each["verdict"]["reason"] for each in found)
+    # A row that has an id of its own needs no key beside it.
+    names = [] if "id" in columns else ["key"]
+    written = ["written"] if outputs == 1 else [f"written {'AB'[index]}" for index in range(outputs)]
+    table = _table(*names, "verdict", *columns, *written, *(["reason"] if explained else []))
     for each in found:
-        verdict = each["verdict"]
-        value = verdict["value"] if verdict["status"] == "scored" else f"{verdict['status']}: {verdict.get('problem')}"
         source = each["source"] or {}
-        cells = [line(source.get(column, ""), 60) for column in columns]
-        table.add_row(*(Text(cell) for cell in (each["key"], line(value), *cells, line(verdict["reason"] or "", 80))))
+        cells = [each["key"]] if names else []
+        cells += [_verdict(each["verdict"]), *(line(source.get(column, ""), 60) for column in columns)]
+        cells += [line(text or "", 60) for text in (*each.get("outputs", ()), *[""] * outputs)[:outputs]]
+        cells += [line(each["verdict"]["reason"] or "", 80)] if explained else []
+        table.add_row(*(Text(cell) for cell in cells))
     return _render(table)
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    if verdict["status"] != "scored":
+        return f"{verdict['status']}: {line(verdict.get('problem') or '')}"
+    value = verdict["value"]
+    return f"{value:g}" if isinstance(value, float) else line(value)
 
 
 def counts(values: Mapping[str, int], title: str) -> str:
@@ -61,6 +105,12 @@ def counts(values: Mapping[str, int], title: str) -> str:
     for name, count in values.items():
         table.add_row(Text(safe(name)), Text(str(count)), Text(f"{count / total:.1%}" if total else ""))
     return _render(table)
+
+
+def _split(summary: Mapping[str, Any]) -> str:
+    """The most frequent labels of a result that has no rate."""
+    labels = sorted((summary.get("label_counts") or {}).items(), key=lambda each: -each[1])
+    return ", ".join(f"{count} {line(label, 30)}" for label, count in labels[:3])
 
 
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Text:
@@ -75,7 +125,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        numeric = column in ("rows", "invalid", "errors", "share")
+        numeric = column in ("rows", "no verdict", "share")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     return table
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from evalops.errors import Diagnostic, Severity
+from evalops.settings import FILE
 from evalops.views.safe import line, safe
 
 Lines = Callable[[str], Sequence[str]]  # a path of the project -> its lines, none where it cannot be read
@@ -24,7 +26,9 @@ def _diagnostic(each: Diagnostic, lines: Lines) -> str:
     colour = "red" if each.severity is Severity.ERROR else "yellow"
     kind = click.style(f"{each.severity.value}[{each.code}]", fg=colour, bold=True)
     place = f"{safe(each.mark)}: " if each.mark else ""
-    text = f"{place}{kind}: {safe(each.message)}"
+    # A warning about an evaluation may stand in evalops.yaml, far from its name.
+    about = f"{safe(each.address)}: " if each.address and each.mark and each.mark.path == FILE else ""
+    text = f"{place}{kind}: {about}{safe(each.message)}"
     mark = each.mark
     source = lines(mark.path) if mark and mark.line else ()
     if mark and 0 < mark.line <= len(source):
@@ -65,7 +69,7 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
 
 def _change(each: Mapping[str, Any], width: int) -> str:
     sign = click.style(each["sign"], fg=_COLOURS.get(each["sign"]), bold=True)
-    amount = f"{_count(each['rows'], 'row')}, {_count(each['calls'], 'call')}" if each["rows"] is not None else ""
+    amount = f"{count(each['rows'], 'row')}, {count(each['calls'], 'call')}" if each["rows"] is not None else ""
     cost = f", {_money(each['cost'])}" if each["cost"] else ""
     parts = (
         f"{sign} {safe(each['address']):<{width}}",
@@ -91,7 +95,8 @@ def _short(value: Any) -> str:
     if value is None:
         return "(none)"
     text = str(value)
-    return line(f"{text[:19]}…" if text.startswith("sha256:") else text, 80)
+    digest = re.fullmatch("(sha256:)?([0-9a-f]{12})[0-9a-f]{52}", text)
+    return line(f"{digest[1] or ''}{digest[2]}…" if digest else text, 80)
 
 
 def _summary(summary: Mapping[str, Any]) -> list[str]:
@@ -102,7 +107,7 @@ def _summary(summary: Mapping[str, Any]) -> list[str]:
         if paid["cost"]:
             cost = f"cost about {_money(paid['cost'])}"
         parts.append(
-            f"{paid['changes']} to run: {_count(paid['rows'], 'row')}, {_count(paid['calls'], 'call')}, "
+            f"{paid['changes']} to run: {count(paid['rows'], 'row')}, {count(paid['calls'], 'call')}, "
             f"about {paid['tokens']:,} tokens, {cost}"
         )
     for key, words in (("free", "free"), ("unknown", "of unknown outcome"), ("blocked", "blocked")):
@@ -112,7 +117,8 @@ def _summary(summary: Mapping[str, Any]) -> list[str]:
     return [f"Plan: {'; '.join(parts)}."]
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
+    """`1 row`, `2,000 rows`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
@@ -124,11 +130,13 @@ def metric(name: str, value: Mapping[str, Any]) -> str:
     """`97.5 [91.3, 99.3]`, or why there is no number."""
     if value.get("value") is None:
         return f"none ({safe(value.get('reason') or 'unknown')})"
-    scale = ".1f" if name.endswith("percentage") else ".3g" if name.endswith("score") or name == "mae" else ".2f"
-    text = f"{value['value']:{scale}}"
-    if value.get("low") is not None and value.get("high") is not None:
-        text += f" [{value['low']:{scale}}, {value['high']:{scale}}]"
-    return text
+    digits = 1 if name.endswith("percentage") else 2
+    # Adding zero turns the -0.0 of rounding into 0.0.
+    text, low, high = (
+        None if value.get(key) is None else f"{round(value[key], digits) + 0.0:.{digits}f}"
+        for key in ("value", "low", "high")
+    )
+    return f"{text} [{low}, {high}]" if low and high else str(text)
 
 
 def gate(value: Mapping[str, Any]) -> str:

@@ -34,16 +34,20 @@ def evalops() -> list[str]:
 def run(command: Sequence[str], *, home: Path | None = None, expect: Sequence[int] = (0,)) -> Cost:
     """The cost of a command; its output is dropped, unless it fails. `home` holds its caches."""
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")} if home else {}
+    environment = {**os.environ, **places}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **places})
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         _, status, usage = os.wait4(process.pid, 0)  # of this child alone
         wall = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in expect:
             output.seek(0)
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output.read().decode()}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10)))
+    return Cost(
+        wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
+    )
 
 
 def in_turn(times: int, **alternatives: Callable[[], Cost]) -> Mapping[str, Cost]:

@@ -108,7 +108,7 @@ def _write_rows(path: Path, rows: int, first: int) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for number in range(first, first + rows):
             row = {
-                "question": f"Where is my parcel number {number}? I ordered it a week ago and paid for a quick delivery.",
+                "question": f"Where is my parcel number {number}? I ordered it a week ago and paid for quick delivery.",
                 "response": f"I am sorry for the wait. Parcel {number} left our house on Monday and arrives tomorrow.",
                 "label": LABELS[number % 2],
             }
