@@ -113,8 +113,7 @@ def _carry_out(run: _Run, plan: Plan) -> None:
             _regrade(run, change, change.entry)
         elif change.action in _RUNS or (change.action is Action.ADOPT and change.job):
             work += _submit(run, change)
-    if not run.applied.interrupted:
-        _forget(run, plan)
+    _forget(run, plan)
     _follow(run, work)
     for change in plan.of(Action.ADOPT):
         entry = run.applied.entries.get(change.source or "")

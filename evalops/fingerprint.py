@@ -18,6 +18,8 @@ LONGEST = 120  # characters; a longer input stands in the lockfile as its digest
 
 Value = str | int | float | bool | None
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digests:
@@ -45,9 +47,7 @@ class Identity:
 
 def canonical(value: Any) -> bytes:
     """One byte form for equal JSON values: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def sha256(data: bytes) -> str:

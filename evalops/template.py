@@ -364,11 +364,12 @@ class _Paying(NodeTransformer):
         self.generic_visit(node)
         match node:
             case nodes.For():
-                weight = 1 + sum(1 for _ in node.find_all(nodes.Node))
-                node.iter = nodes.Filter(node.iter, "\0each", [nodes.Const(weight)], [], None, None)
+                weight = nodes.Const(1 + len([*node.find_all(nodes.Node)]))
+                node.iter = nodes.Filter(node.iter, "\0each", [weight], [], None, None)
             case nodes.Compare() | nodes.Operand():
                 node.expr = nodes.Filter(node.expr, "\0paid", [], [], None, None)
             case nodes.Getitem(arg=nodes.Slice()):
+                node.node = nodes.Filter(node.node, "\0defined", [], [], None, None)  # Python warns at `1[:2]`
                 return nodes.Filter(node, "\0paid", [], [], None, None)
             case nodes.Concat():
                 return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None)
@@ -385,6 +386,7 @@ _JINJA = {**FILTERS, "list": list, "int": lambda value, default=0: FILTERS["int"
 _ENVIRONMENT.filters = {
     **{name: pass_context(partial(_use, _JINJA[name], name)) for name in _FILTERS},
     "join": _join, "replace": _replace, "tojson": _json, "\0paid": _paid, "\0each": _each, "\0call": _call,
+    "\0defined": _defined,
 }  # fmt: skip
 _ENVIRONMENT.tests = {name: _ENVIRONMENT.tests[name] for name in _TESTS} | {
     "even": lambda value: _number(value, "is even") % 2 == 0,

@@ -50,7 +50,8 @@ class Judge:
         self.evaluation = evaluation
         self._asks = asks
         self._embedded = is_embedded
-        self._form = Form(evaluation, reason=evaluation.judge.reason)
+        self._form = form = Form(evaluation, reason=evaluation.judge.reason)
+        self._forms = {rung: (form.instruction(rung), form.response_format(rung)) for rung in LADDER}
         self._templates = {id(text): template.parse_or_raise(text.source) for text in evaluation.texts}
         self._worked = {rung} if rung else set()  # the rungs that have given a reply, as places on the ladder
         judge = evaluation.judge
@@ -199,8 +200,8 @@ class Judge:
         model = self.evaluation.judge.model
         assert model is not None
         ask = self._asks[id(model)]
-        messages = _with_instruction(messages, self._form.instruction(rung))
-        extra = self._form.response_format(rung)
+        instruction, extra = self._forms[rung]
+        messages = _with_instruction(messages, instruction)
         body = {"messages": messages, **self._parameters, **({"response_format": extra} if extra else {})}
         reply = await ask(Route.CHAT, body)
         _count(detail, model, reply)
@@ -213,7 +214,7 @@ class Judge:
             {"role": "assistant", "content": reply.content[:MAX_REPAIR] or "(nothing)"},
             {
                 "role": "user",
-                "content": f"That is no valid verdict: {reading.detail}. {self._form.instruction(rung)}",
+                "content": f"That is no valid verdict: {reading.detail}. {instruction}",
             },
         ]
         reply = await ask(Route.CHAT, {**body, "messages": again})

@@ -61,7 +61,7 @@ class Runtime:
 
     def _progress(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - self._told >= NOTICE_EVERY or done == total:
+        if now - self._told >= NOTICE_EVERY:
             self._told = now
             of = f" of {total / 1e6:,.0f}" if total else ""
             self._notice(f"fetching {what}: {done / 1e6:,.0f}{of} MB")

@@ -76,12 +76,16 @@ class Local:
     def submit(self, request: Request) -> Job | Refused | Unclear:
         from evalops.engine.store import JobRecord
 
+        fingerprint = request.identity.fingerprint
+        name = f"local-{fingerprint[:16]}-{request.generation}"
+        known = self._store.job(name)
+        if known is not None and known.status == Status.COMPLETED:
+            return _job(known)  # a result that is there needs neither key nor model
         problems = self._missing(request.evaluation)
         if problems:
             return Refused(problems)
-        fingerprint = request.identity.fingerprint
         record = JobRecord(
-            id=f"local-{fingerprint[:16]}-{request.generation}",
+            id=name,
             fingerprint=fingerprint,
             generation=request.generation,
             status=Status.PENDING.value,
