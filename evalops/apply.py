@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import FrameType
+from typing import Any
 
 from evalops import jobs, verdicts
 from evalops.errors import Diagnostic, EvalopsError, Severity
@@ -20,7 +21,7 @@ from evalops.lock import Entry, Lock, Status
 from evalops.plan import Action, Change, Plan
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request, Unclear
-from evalops.result import Verdict
+from evalops.result import Usage, Verdict
 from evalops.spec import Evaluation
 
 MOST_VERDICTS = 64 << 20  # bytes
@@ -181,7 +182,7 @@ def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
                 _collect(run, change, request, job, provider)
             else:
                 waiting[job.id] = (job, request)
-        if not waiting:
+        if not waiting or run.applied.interrupted:
             continue
         with provider.follow(list(waiting.values())) as run.following:
             if run.applied.interrupted:
@@ -203,15 +204,31 @@ def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Pr
     if job.status is not Status.COMPLETED:
         run.put(change.lock, replace(entry, status=job.status, message=job.message, finished_at=job.finished_at))
         return
-    summary, kept = jobs.grade(
-        change.wanted,
-        request.rows(),
-        (verdict for verdict, _ in provider.rows(job.id)),
-        usage=provider.usage(job.id, change.wanted.evaluation),
-        most=run.most_verdicts,
-    )
+    found = (verdict for verdict, _ in provider.rows(job.id))
+    usage = provider.usage(job.id, change.wanted.evaluation)
     entry = replace(entry, status=Status.COMPLETED, message=None, finished_at=job.finished_at)
-    _keep_verdicts(run, change.lock, change.address, job.id, kept)
+    _grade(run, change, entry, request, found, usage, None)
+
+
+def _grade(
+    run: _Run,
+    change: Change,
+    entry: Entry,
+    request: Request,
+    found: Iterable[Verdict],
+    usage: Usage | Mapping[str, Any],
+    rungs: Mapping[str, int] | None,
+) -> None:
+    """Writes the result of `found`; rows and verdicts that do not pair up are a problem of this address alone."""
+    assert change.wanted is not None
+    try:
+        summary, kept = jobs.grade(
+            change.wanted, request.rows(), found, usage=usage, rungs=rungs, most=run.most_verdicts
+        )
+    except EvalopsError as error:
+        run.applied.diagnostics += (replace(each, address=change.address) for each in error.diagnostics)
+        return
+    _keep_verdicts(run, change.lock, change.address, entry.job or "", kept)
     run.put(change.lock, jobs.finished(entry, change.wanted, summary))
 
 
@@ -255,16 +272,7 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
         )
         return
     old = entry.summary or {}
-    summary, kept = jobs.grade(
-        change.wanted,
-        request.rows(),
-        found,
-        usage=old.get("usage", {}),
-        rungs=old.get("rungs", {}),
-        most=run.most_verdicts,
-    )
-    _keep_verdicts(run, change.lock, change.address, entry.job or "", kept)
-    run.put(change.lock, jobs.finished(entry, change.wanted, summary))
+    _grade(run, change, entry, request, found, old.get("usage", {}), old.get("rungs", {}))
 
 
 def _forget(run: _Run, plan: Plan) -> None:

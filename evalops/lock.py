@@ -15,6 +15,7 @@ from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.fingerprint import canonical, sha256
 
 VERSION = 1
+LONGEST_NUMBER = 1000  # characters; int() takes quadratic time
 SUFFIX = ".lock"
 
 
@@ -166,7 +167,7 @@ def _refuse_number(text: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    return int(text) if len(text) <= 20 else _refuse_number(text)
+    return int(text) if len(text) <= LONGEST_NUMBER else _refuse_number(text)
 
 
 def _float(text: str) -> float:

@@ -72,7 +72,7 @@ class Project:
 
     def relative(self, path: str) -> str:
         """A path as typed in a shell, as one from the project folder: a pre-commit hook names files that way."""
-        typed = Path(path).absolute()
+        typed = Path(os.path.normpath(Path(path).absolute()))
         inside = typed.is_relative_to(self.root) and not (self.root / path).exists()
         return typed.relative_to(self.root).as_posix() if inside else path
 

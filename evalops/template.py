@@ -58,8 +58,7 @@ _NODES = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.If,
     nodes.For, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add,
     nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.CondExpr, nodes.Const, nodes.List,
-    nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword,
-)  # fmt: skip
+    nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword)  # fmt: skip
 _WORDS = {"Assign": "set", "AssignBlock": "set", "Pow": "**", "FilterBlock": "filter", "CallBlock": "call",
           "FromImport": "import", "Scope": "autoescape"}  # fmt: skip
 _HINTS = dict.fromkeys(("include", "import", "extends", "block"), "put the text in this template: it is one file") | {
@@ -384,9 +383,8 @@ _ENVIRONMENT = _Environment(
 )  # fmt: skip
 _JINJA = {**FILTERS, "list": list, "int": lambda value, default=0: FILTERS["int"](value, default)}  # no endless hex
 _ENVIRONMENT.filters = {
-    **{name: pass_context(partial(_use, _JINJA[name], name)) for name in _FILTERS},
-    "join": _join, "replace": _replace, "tojson": _json, "\0paid": _paid, "\0each": _each, "\0call": _call,
-    "\0defined": _defined,
+    **{name: pass_context(partial(_use, _JINJA[name], name)) for name in _FILTERS}, "join": _join, "replace": _replace,
+    "tojson": _json, "\0paid": _paid, "\0each": _each, "\0call": _call, "\0defined": _defined,
 }  # fmt: skip
 _ENVIRONMENT.tests = {name: _ENVIRONMENT.tests[name] for name in _TESTS} | {
     "even": lambda value: _number(value, "is even") % 2 == 0,

@@ -18,7 +18,7 @@ from model_server import Config, Server, serve
 
 from evalops import apply, planning
 from evalops.lock import Lock
-from evalops.providers.base import Provider, Request
+from evalops.providers.base import Provider
 
 CANARY = "sk-Canary-0815-4711"
 
@@ -412,6 +412,23 @@ def test_without_the_locks_the_store_answers(folder: Folder, calls: Calls) -> No
     assert len(folder.verdicts()) == 13 and folder.actions() == {"tone": "noop"}
 
 
+def test_a_finished_job_is_adopted_without_its_key(
+    folder: Folder, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TONE_KEY", "secret")
+    origin = folder.url.removesuffix("/v1")
+    folder.settings(
+        models={"judge": {"base_url": folder.url, "credential": "tone"}},
+        credentials={"tone": {"env": "TONE_KEY", "origins": [origin]}},
+    )
+    folder.spec().applied()
+    calls.new()
+    (folder.root / "tone.lock").unlink()
+    monkeypatch.delenv("TONE_KEY")
+    folder.applied()
+    assert calls.new() == 0 and folder.actions() == {"tone": "noop"}
+
+
 def test_without_locks_and_state_all_is_made_again_with_the_same_identity(folder: Folder, calls: Calls) -> None:
     folder.spec(gold="gold").applied()
     before = folder.lock()
@@ -515,18 +532,51 @@ def test_a_result_that_could_not_be_adopted_is_not_forgotten(folder: Folder) -> 
     assert folder.entry() == before and not (folder.root / "manners.lock").exists()
 
 
-class Interrupted:
-    """The local provider of a person who presses Ctrl-C as soon as it submits something."""
+def test_a_verdicts_file_that_lacks_rows_is_a_problem_of_its_evaluation_alone(folder: Folder, calls: Calls) -> None:
+    folder.spec(gold="gold").applied()
+    shutil.rmtree(folder.root / ".evalops")
+    file = folder.root / "tone.verdicts.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
+    before = folder.entry()
+    calls.new()
+    folder.spec(gold="gold", pass_labels=["rude"]).spec("zebra", labels=["polite", "rude", "odd"])
+    done = folder.apply()
+    assert done.code == 1 and "from row 11 on" in done.err
+    assert folder.entry() == before
+    assert folder.entry("zebra")["status"] == "completed" and calls.new() == 12
 
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
+
+class Watched:
+    """The local provider, with something that happens just before it does `what`."""
+
+    def __init__(self, provider: Provider, what: str, then: Callable[[], object]) -> None:
+        self._provider, self._what, self._then = provider, what, then
 
     def __getattr__(self, name: str) -> Any:
+        if name == self._what:
+            self._then()
         return getattr(self._provider, name)
 
-    def submit(self, request: Request) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        return self._provider.submit(request)
+
+def carry_out(folder: Folder, what: str, then: Callable[[], object]) -> apply.Applied:
+    """An apply in which something happens just before the provider does `what`."""
+    providers = planning.open_providers(folder.project)
+    planned = planning.make(folder.project, providers=providers)
+    watched: Any = {name: Watched(each, what, then) for name, each in providers.items()}
+    try:
+        return apply.carry_out(folder.project, planned.plan, planned.locks, watched, lambda address, event: None)
+    finally:
+        for provider in providers.values():
+            provider.close()
+
+
+def test_a_dataset_that_changes_before_it_is_graded_leaves_the_job_open(folder: Folder, calls: Calls) -> None:
+    folder.spec(gold="gold")
+    applied = carry_out(folder, "usage", lambda: folder.rows(truths(5)))
+    assert [each.code for each in applied.diagnostics] == ["result/rows"]
+    assert folder.entry()["status"] == "pending"
+    folder.rows(truths(12)).applied()
+    assert folder.summary()["metrics"]["accuracy"]["value"] == 1 and calls.new() == 12
 
 
 def test_an_interrupt_before_an_adoption_forgets_nothing(folder: Folder, calls: Calls) -> None:
@@ -534,13 +584,7 @@ def test_an_interrupt_before_an_adoption_forgets_nothing(folder: Folder, calls: 
     calls.new()
     (folder.root / "tone.yaml").unlink()
     folder.spec("manners").spec("first", labels=["polite", "rude", "odd"])
-    providers = planning.open_providers(folder.project)
-    planned = planning.make(folder.project, providers=providers)
-    watched: Any = {name: Interrupted(each) for name, each in providers.items()}
-    applied = apply.carry_out(folder.project, planned.plan, planned.locks, watched, lambda address, event: None)
-    for provider in providers.values():
-        provider.close()
-    assert applied.interrupted
+    assert carry_out(folder, "submit", lambda: signal.raise_signal(signal.SIGINT)).interrupted
     shutil.rmtree(folder.root / ".evalops")
     assert folder.actions()["manners"] == "adopt"
     assert folder.apply("manners").code == 0 and calls.new() == 0

@@ -145,7 +145,7 @@ def test_what_no_row_can_mend_is_said_at_once(tmp_path: Path, config: Config, wo
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("hang", "gave no answer within 0.3 s"), ("drop", "closed the connection"), ("garbage", "not JSON")],
+    [("hang", "gave no answer within 0"), ("drop", "closed the connection"), ("garbage", "not JSON")],
 )
 def test_an_endpoint_that_never_answers_well_fails_the_job(tmp_path: Path, fault: str, words: str) -> None:
     with serve(Config(faults={fault: 1.0})) as server:

@@ -32,7 +32,12 @@ def test_without_a_matrix_there_is_one_cell() -> None:
 
 def test_the_product_in_the_order_of_the_spec() -> None:
     found = cells({"judge.model": ["b", "a"], "gold": ["x", "y"]})
-    assert [each.suffix for each in found] == ["[gold=x,model=b]", "[gold=y,model=b]", "[gold=x,model=a]", "[gold=y,model=a]"]
+    assert [each.suffix for each in found] == [
+        "[gold=x,model=b]",
+        "[gold=y,model=b]",
+        "[gold=x,model=a]",
+        "[gold=y,model=a]",
+    ]
     assert found[0].value == {**BASE, "judge": {"model": "b", "temperature": 0.5}, "gold": "x"}
     assert found[3].sources == {("judge", "model"): ("matrix", "judge.model", 1), ("gold",): ("matrix", "gold", 1)}
 
@@ -89,7 +94,12 @@ def test_include_and_exclude() -> None:
         "judge.model": ["a", "b"], "gold": ["x", "y"],
         "exclude": [{"judge.model": "a", "gold": "y"}], "include": [{"gold": "z", "judge.model": "a"}],
     })  # fmt: skip
-    assert [each.suffix for each in found] == ["[gold=x,model=a]", "[gold=x,model=b]", "[gold=y,model=b]", "[gold=z,model=a]"]
+    assert [each.suffix for each in found] == [
+        "[gold=x,model=a]",
+        "[gold=x,model=b]",
+        "[gold=y,model=b]",
+        "[gold=z,model=a]",
+    ]
     assert found[-1].sources == {
         ("gold",): ("matrix", "include", 0, "gold"),
         ("judge", "model"): ("matrix", "include", 0, "judge.model"),
@@ -124,7 +134,9 @@ REFUSED: list[tuple[dict[str, Any], str, tuple[str | int, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("matrix", "code", "route"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("matrix", "code", "route"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_refused(matrix: dict[str, Any], code: str, route: tuple[str | int, ...]) -> None:
     found = problem(matrix)
     assert (found.code, found.route) == (code, route)

@@ -60,7 +60,7 @@ serve: {}
     assert found.budget == Budget(rows=10, calls=20, cost=1.5)
     assert found.policy == {"properties": {"rows": {"maximum": 100}}}
     assert found.verdicts_max_bytes == 5
-    assert found.mark("budget", "calls") == Mark("evalops.yaml", 13, 19)
+    assert found.mark("budget", "calls") == Mark("evalops.yaml", 13, 20)
 
 
 def test_with_an_error_the_defaults_hold() -> None:

@@ -104,7 +104,7 @@ def test_a_row_that_is_judged_again_replaces_the_first(store: Store) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=()), max_size=30)  # half surrogate pairs too: JSON can spell them
-storable = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+storable = st.text(st.characters(codec="utf-8"), max_size=30)
 values = st.none() | storable | st.floats(allow_nan=False) | st.sampled_from([1.0, -0.0, 1e308])
 orders = st.none() | st.tuples(st.sampled_from(["A", "B", "Tie", None]), st.sampled_from(["A", "B", "Tie", None]))
 verdicts = st.builds(

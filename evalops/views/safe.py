@@ -11,10 +11,20 @@ _UNSAFE = re.compile(
     "\U000e0000-\U000e007f]"
 )
 
+_COMMAND = re.compile(r"^(?=[ \t]*(?:::[A-Za-z]|##(?:vso)?\[))", re.MULTILINE)
+
 
 def safe(text: object) -> str:
-    """`text` with every character that could do something in a terminal shown as its escape."""
-    return _UNSAFE.sub(_escape, str(text))
+    """`text` with every character that could do something in a terminal shown as its escape.
+
+    A line that a continuous integration would take for a command to itself gets a backslash.
+    """
+    return _COMMAND.sub("\\\\", _UNSAFE.sub(_escape, str(text)))
+
+
+def flat(text: object) -> str:
+    """`safe` text that stays on the line it is put on."""
+    return safe(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def line(text: object, limit: int = 200) -> str:

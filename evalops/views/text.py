@@ -10,7 +10,7 @@ import click
 
 from evalops.errors import Diagnostic, Severity
 from evalops.settings import FILE
-from evalops.views.safe import line, safe
+from evalops.views.safe import flat, line, safe
 
 Lines = Callable[[str], Sequence[str]]  # a path of the project -> its lines, none where it cannot be read
 
@@ -25,10 +25,10 @@ def diagnostics(found: Iterable[Diagnostic], lines: Lines) -> str:
 def _diagnostic(each: Diagnostic, lines: Lines) -> str:
     colour = "red" if each.severity is Severity.ERROR else "yellow"
     kind = click.style(f"{each.severity.value}[{each.code}]", fg=colour, bold=True)
-    place = f"{safe(each.mark)}: " if each.mark else ""
+    place = f"{flat(each.mark)}: " if each.mark else ""
     # A warning about an evaluation may stand in evalops.yaml, far from its name.
-    about = f"{safe(each.address)}: " if each.address and each.mark and each.mark.path == FILE else ""
-    text = f"{place}{kind}: {about}{safe(each.message)}"
+    about = f"{flat(each.address)}: " if each.address and each.mark and each.mark.path == FILE else ""
+    text = f"{place}{kind}: {about}{flat(each.message)}"
     mark = each.mark
     source = lines(mark.path) if mark and mark.line else ()
     if mark and 0 < mark.line <= len(source):
@@ -59,7 +59,7 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
         rows = [_change(each, 0) for each in changes]
         count = summary["in_step"]
         return "\n".join([*rows, f"Everything is in step: {count} evaluation{'s' * (count != 1)}, nothing to do."])
-    width = min(60, max(len(safe(each["address"])) for each in changes))
+    width = min(60, max(len(flat(each["address"])) for each in changes))
     rows = []
     for each in changes:
         rows.append(_change(each, width))
@@ -72,7 +72,7 @@ def _change(each: Mapping[str, Any], width: int) -> str:
     amount = f"{count(each['rows'], 'row')}, {count(each['calls'], 'call')}" if each["rows"] is not None else ""
     cost = f", {_money(each['cost'])}" if each["cost"] else ""
     parts = (
-        f"{sign} {safe(each['address']):<{width}}",
+        f"{sign} {flat(each['address']):<{width}}",
         f"{each['action']:<7}",
         amount + cost,
         line(each["reason"], 160),
@@ -82,7 +82,7 @@ def _change(each: Mapping[str, Any], width: int) -> str:
 
 def _fields(fields: Iterable[Mapping[str, Any]], *, verbose: bool) -> Iterable[str]:
     for field in fields:
-        yield f"      {safe(field['name'])}  {click.style(safe(field['mark']), dim=True)}"
+        yield f"      {flat(field['name'])}  {click.style(flat(field['mark']), dim=True)}"
         if verbose and field.get("diff"):
             for each in field["diff"][2:]:
                 colour = {"+": "green", "-": "red", "@": "cyan"}.get(each[:1])
