@@ -7,6 +7,7 @@ written there, so that who can choose its content cannot choose what is found.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -72,7 +73,8 @@ def save(project: Project, key_: str, files: Iterable[str], plan: Any, *, began:
         temporary.write_text(json.dumps(value), encoding="utf-8")
         temporary.replace(path)
     except (OSError, EvalopsError):
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _found(project: Project, globs: Sequence[str]) -> list[str]:

@@ -119,12 +119,13 @@ def _labels(evaluation: Evaluation) -> Iterator[Diagnostic]:
             mark=evaluation.places.mark("pass_labels"),
             severity=Severity.WARNING,
         )
-    folded = Counter(label.strip().casefold() for label in evaluation.labels)
+    first: dict[str, str] = {}
     for index, label in enumerate(evaluation.labels):
-        if folded[label.strip().casefold()] > 1 and label != label.strip().casefold():
+        other = first.setdefault(label.strip().casefold(), label)
+        if other != label:
             yield Diagnostic(
                 code="spec/labels",
-                message=f"the label `{label}` differs from another one by case or spaces only",
+                message=f"the label `{label}` differs from `{other}` by case or spaces only",
                 mark=evaluation.places.mark("labels", index),
                 hint="a judge cannot keep them apart: choose another word",
             )

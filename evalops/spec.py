@@ -154,9 +154,7 @@ class Evaluation:
     @property
     def texts(self) -> tuple[Text, ...]:
         """Every template."""
-        found = [self.judge.template]
-        for model in self.models:
-            found += [model.system_template, model.input_template]
+        found = (text for model in self.models for text in (model.system_template, model.input_template))
         return tuple(text for text in found if text is not None)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.result import Verdict, VerdictStatus
@@ -46,13 +46,16 @@ def parse(data: bytes, path: str) -> dict[str, Section]:
     verdicts: list[Verdict] = []
     for number, line in enumerate(data.splitlines(), 1):
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse)
             if isinstance(value, dict):
                 verdicts = []
-                sections[value["address"]] = Section(address=value["address"], job=value["job"], verdicts=verdicts)
+                address, job = _texts(value["address"], value["job"])
+                sections[address] = Section(address=address, job=job, verdicts=verdicts)
+            elif isinstance(value, list) and sections:
+                verdicts.append(_verdict(*value))
             else:
-                verdicts.append(_verdict(value))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+                raise ValueError("it is no list, or belongs to no address")
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise EvalopsError(
                 Diagnostic(
                     code="verdicts/line",
@@ -105,12 +108,24 @@ def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _verdict(value: Any) -> Verdict:
-    key, _, verdict = value[:3]
-    rest = value[3:]
-    if not isinstance(key, str):
-        raise TypeError
-    if len(rest) == 2:
-        return Verdict(key, VerdictStatus(rest[0]), None, str(rest[1]))
-    orders = (rest[0][0], rest[0][1]) if rest else None
-    return Verdict(key, VerdictStatus.SCORED, verdict, orders=orders)
+def _verdict(key: Any, repeat: int, value: Any, *rest: Any) -> Verdict:
+    """One line's verdict. Raises ValueError or TypeError for anything that `dump` does not write."""
+    (key,) = _texts(key)
+    match rest:
+        case ("invalid" | "error" as status, str() | None as reason) if value is None:
+            return Verdict(key, VerdictStatus(status), None, reason)
+        case () if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return Verdict(key, VerdictStatus.SCORED, value)
+        case ([str() | None as first, str() | None as second],) if isinstance(value, str):
+            return Verdict(key, VerdictStatus.SCORED, value, orders=(first, second))
+    raise ValueError("it is no verdict")
+
+
+def _texts(*values: Any) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError("it is no text")
+    return values
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import locks
@@ -380,25 +381,26 @@ def test_a_saved_plan_of_a_moved_evaluation_can_be_carried_out(folder: Folder, c
         ("", "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
         ("[]", "the document must be a mapping, not a list"),
-        ('{"changes": [{"address": "tone"}]}', "`changes[1]` has no"),
+        ('{"changes": [{"address": "tone"}]}', "`diagnostics` is missing"),
         (None, "No such file or directory"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_saved_plan(project: Project, cli: Cli, text: str | None, why: str) -> None:
-    from pathlib import Path
-
     if text is not None:
         Path("plan.json").write_text(text)
     done = cli("apply", "plan.json")
     assert done.code == Exit.PROBLEM
-    assert "error[plan/unreadable]: `plan.json` is no saved plan: " in done.err
-    assert text == '{"changes": [{"address": "tone"}]}' or why in done.err
+    assert f"error[plan/unreadable]: `plan.json` is no saved plan: {why}" in done.err
 
 
 def test_half_a_character_in_a_dataset_can_be_printed(folder: Folder, cli: Cli) -> None:
-    folder.write({"tone.yaml": SPEC, "data/rows.jsonl": '{"response": "\\ud83d"}\n'})
-    assert cli("plan", "--format", "json").code == Exit.OK
-    assert cli("plan").code == Exit.OK
+    spec = SPEC.split("judge:")[0] + "judge: {column: label}\nlabels: [polite, rude]\n"
+    folder.write({"tone.yaml": spec, "data/rows.jsonl": '{"response": "\\ud83d", "label": "polite"}\n'})
+    for arguments in (["plan"], ["plan", "--format", "json"], ["apply", "--yes"], ["show", "tone"], ["rows", "tone"],
+                      ["rows", "tone", "--format", "csv"], ["rows", "tone", "--format", "table"]):  # fmt: skip
+        assert cli(*arguments).code == Exit.OK
+    assert cli("rows", "tone").json["source"]["response"] == "\ud83d"
 
 
 def test_every_pair_of_actions_sorts_by_address(two: Project) -> None:

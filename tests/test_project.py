@@ -16,8 +16,10 @@ import locks
 import pytest
 from conftest import SPEC, Cli, Folder
 
+from evalops import catalog
 from evalops import project as project_
 from evalops.errors import EvalopsError, Exit
+from evalops.fingerprint import sha256
 from evalops.lock import Lock
 from evalops.project import MAX_TEXT, Project, find
 
@@ -100,7 +102,18 @@ def test_nothing_but_regular_files_inside_is_read(trapped: Project, path: str) -
     assert code_of(trapped.read, path) == "file/outside"
 
 
-@pytest.mark.parametrize("path", ["%2e%2e/secret.txt", "..%2fsecret.txt", "．．/secret.txt", "data/.../x", "~/secret.txt", "DATA/rows.jsonl", " ../x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "%2e%2e/secret.txt",
+        "..%2fsecret.txt",
+        "．．/secret.txt",
+        "data/.../x",
+        "~/secret.txt",
+        "DATA/rows.jsonl",
+        " ../x",
+    ],
+)
 def test_a_strange_path_is_just_a_file_that_is_not_there(trapped: Project, path: str) -> None:
     assert code_of(trapped.read, path) in ("file/missing", "file/outside")
 
@@ -116,7 +129,9 @@ def test_a_special_file_does_not_hang_and_a_device_is_none(folder: Folder) -> No
 
 
 def test_what_is_too_large_or_no_text(folder: Folder) -> None:
-    project = folder.write({"big.md": b"x" * (MAX_TEXT + 1), "full.md": b"x" * MAX_TEXT, "latin.md": b"\xf6", "dos.md": b"a\r\nb"})
+    project = folder.write(
+        {"big.md": b"x" * (MAX_TEXT + 1), "full.md": b"x" * MAX_TEXT, "latin.md": b"\xf6", "dos.md": b"a\r\nb"}
+    )
     assert code_of(project.read, "big.md") == "file/too-large"
     assert len(project.read("full.md")) == MAX_TEXT
     assert code_of(project.read_text, "latin.md") == "file/encoding"
@@ -153,14 +168,18 @@ def test_a_bomb_is_a_diagnostic(folder: Folder, cli: Cli, files: dict[str, str])
     assert used.user + used.system - before.user - before.system < 1
 
 
-@pytest.mark.parametrize("name", ["a\n::error::x.yaml", "a\x1b[31m.yaml", "a\u202e.yaml", os.fsdecode(b"\xff.yaml"), "a b'\".yaml"])
+@pytest.mark.parametrize(
+    "name", ["a\n::error::x.yaml", "a\x1b[31m.yaml", "a\u202e.yaml", os.fsdecode(b"\xff.yaml"), "a b'\".yaml"]
+)
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_name_cannot_reach_the_terminal(folder: Folder, cli: Cli, name: str, form: str) -> None:
     folder.write({name: 'version: 1\nname: "a\\n::set-output"\n"b\\n::error::x": 1\ntype: "\\e[31m"\n'})
     done = cli("validate", "--format", form)
     assert done.code == Exit.PROBLEM
     shown = done.out + done.err
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown.replace("\u202e", "") if form == "json" else shown)
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown.replace("\u202e", "") if form == "json" else shown
+    )
     assert not [line for line in shown.splitlines() if line.startswith(("::", "##"))]
 
 
@@ -182,21 +201,15 @@ def test_a_lock_that_cannot_be_written_leaves_the_old_one_whole(folder: Folder) 
     project = folder.write({"tone.yaml": SPEC})
     (lock,) = locks.of(project).values()
     project.write_lock(lock)
-    before, names = folder.read("tone.lock"), sorted(os.listdir(folder.root))
+    before, names = folder.read("tone.lock"), sorted(folder.root.iterdir())
     with no_file_larger_than(100), pytest.raises(EvalopsError) as caught:
-        project.write_lock(lock.put(locks.entry(project, locks_wanted(project), address="other")))
+        project.write_lock(lock.put(locks.entry(project, catalog.read(project).wanted[0], address="other")))
     (problem,) = caught.value.diagnostics
     assert problem.code == "file/write"
     assert problem.message.startswith("`tone.lock` could not be written: ")
     assert "nothing is lost" in (problem.hint or "")
     assert folder.read("tone.lock") == before
-    assert sorted(os.listdir(folder.root)) == names
-
-
-def locks_wanted(project: Project) -> object:
-    from evalops import catalog
-
-    return catalog.read(project).wanted[0]
+    assert sorted(folder.root.iterdir()) == names
 
 
 def test_a_lock_in_a_folder_that_is_gone_is_a_problem(project: Project) -> None:
@@ -237,8 +250,6 @@ def test_all_broken_locks_are_named_and_the_good_ones_read(folder: Folder) -> No
 
 
 def test_kept_texts(project: Project) -> None:
-    from evalops.fingerprint import sha256
-
     project.keep_text("a\n\ud800")
     project.keep_text("a\n\ud800")
     assert project.kept_text(sha256("a\n\ud800".encode("utf-8", "surrogatepass"))) is not None
@@ -256,7 +267,11 @@ HOLD = "import sys; from pathlib import Path; from evalops.project import Projec
 def test_the_apply_lock_has_one_holder_and_dies_with_it(project: Project) -> None:
     here = {**os.environ, "PYTHONPATH": str(Path(project_.__file__).parents[1])}
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(project.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here
+        [sys.executable, "-c", HOLD, str(project.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=here,
     ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
@@ -318,9 +333,16 @@ def test_a_project_is_found_from_below(folder: Folder, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("here", "typed", "path"),
-    [(".", "a/b.yaml", "a/b.yaml"), ("a", "b.yaml", "a/b.yaml"), ("a", "a/b.yaml", "a/b.yaml"), ("a", "../b.yaml", "b.yaml")],
+    [
+        (".", "a/b.yaml", "a/b.yaml"),
+        ("a", "b.yaml", "a/b.yaml"),
+        ("a", "a/b.yaml", "a/b.yaml"),
+        ("a", "../b.yaml", "b.yaml"),
+    ],
 )
-def test_a_path_typed_in_a_shell(folder: Folder, monkeypatch: pytest.MonkeyPatch, here: str, typed: str, path: str) -> None:
+def test_a_path_typed_in_a_shell(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, here: str, typed: str, path: str
+) -> None:
     folder.write({"a/b.yaml": ""})
     monkeypatch.chdir(folder.root / here)
     assert Project(folder.root).relative(typed) == path

@@ -90,12 +90,7 @@ thresholds:
     assert isinstance(candidate, Model)
     assert candidate.input_template == Text("{{ question }}", ("model_to_evaluate", "input_template"))
     assert found.models == (candidate, found.judge.model)
-    assert [each.source for each in found.texts] == [
-        FILES["prompts/tone.md"],
-        "Be kind.",
-        "{{ question }}",
-        FILES["prompts/tone.md"],
-    ]
+    assert [each.source for each in found.texts] == ["Be kind.", "{{ question }}", FILES["prompts/tone.md"]]
     assert (found.labels, found.pass_labels, found.gold) == (("polite", "rude"), ("polite",), "label")
     assert [(each.metric, each.min, each.max, each.on) for each in found.thresholds] == [
         ("kappa", 0.6, None, "lower"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,7 +214,9 @@ def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool) -> int:
     from evalops.plan import Action
 
     if applied.interrupted:
-        say("Interrupted. What is done is kept; to go on:\n  evalops apply")
+        folder = click.get_current_context().find_root().obj
+        again = shlex.join(["evalops", *(["--project", str(folder)] if folder else []), "apply"])
+        say(f"Interrupted. What is done is kept; to go on:\n  {again}")
         return Exit.INTERRUPTED
     if applied.unclear:
         return Exit.UNKNOWN_OUTCOME

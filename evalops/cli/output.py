@@ -45,6 +45,8 @@ def open_project(folder: Path | None) -> Project:
 
 def answer(text: str) -> None:
     """The result of a verb, on stdout."""
+    # Half a character, from a dataset for instance, cannot be printed: it stays the escape that JSON has for it.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     click.echo(text, nl=not text.endswith("\n"), color=_colour(sys.stdout))
 
 

@@ -50,7 +50,7 @@ class _Plain:
             case Notice(text):
                 say(line(text))
             case Finished(job):
-                say(f"{line(address)}: {job.status.value}" + (f": {line(job.message)}" if job.message else ""))
+                say(f"{line(address)}: {job.status.value}")
             case Progress() if event.done and now - self._shown.setdefault(address, now) >= EVERY:
                 self._shown[address] = now
                 say(f"{line(address)}: {event.done} of {event.total} rows{_counts(event)}")
@@ -72,8 +72,7 @@ class _Bars:
                 task = self._tasks.pop(address, None)
                 if task is not None:
                     self._bars.remove_task(task)
-                text = f"{line(address)}: {job.status.value}" + (f": {line(job.message)}" if job.message else "")
-                self._bars.console.print(text, markup=False, highlight=False)
+                self._bars.console.print(f"{line(address)}: {job.status.value}", markup=False, highlight=False)
             case Progress():
                 self._move(address, event)
 

@@ -12,10 +12,12 @@ import platform
 import sys
 import tempfile
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
 import evalops
 
+HERE = Path(__file__).resolve().parent
 NAMES = ("startup", "plan", "rerun", "throughput", "memory")
 
 
@@ -29,10 +31,20 @@ def main() -> None:
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, load {load}")
     compileall.compile_dir(Path(evalops.__file__).parent, quiet=2)  # as pip leaves an installed package
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the tests' model server
     for name in names:
-        with tempfile.TemporaryDirectory(prefix="evalops-") as folder:
-            import_module(name).bench(Path(folder))
+        # Each in a process of its own: a child's peak memory is never less than its parent's at the fork.
+        process = get_context("spawn").Process(target=bench, args=(name,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(f"the benchmark {name} failed")
+
+
+def bench(name: str) -> None:
+    """Runs one benchmark in a folder that is gone afterwards."""
+    sys.path[:0] = [str(HERE), str(HERE.parent)]  # for its neighbours, and for the tests' model server
+    with tempfile.TemporaryDirectory(prefix="evalops-") as folder:
+        import_module(name).bench(Path(folder))
 
 
 if __name__ == "__main__":

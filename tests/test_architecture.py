@@ -1,0 +1,267 @@
+"""Who may import whom, one home a library, and what the command line must not wait for."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import evalops
+
+PACKAGE = Path(evalops.__file__).parent
+ROOT = PACKAGE.parent
+
+
+class Import(NamedTuple):
+    """One import statement: what of, and whether it runs with the module rather than in a function or for types."""
+
+    name: str
+    is_eager: bool
+
+
+def path_of(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")) if module else PACKAGE
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def modules() -> list[str]:
+    """Every module by its name without `evalops.`; the package itself is ``."""
+    names = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return sorted(".".join(part for part in name.parts if part != "__init__") for name in names)
+
+
+MODULES = modules()
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    """Everything that a module imports, wherever the statement stands."""
+    return tuple(_imports(ast.parse(path_of(module).read_text(encoding="utf-8")), is_eager=True))
+
+
+def _imports(node: ast.AST, *, is_eager: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Import():
+                yield from (Import(each.name, is_eager) for each in child.names)
+            case ast.ImportFrom():
+                for each in child.names:
+                    name = f"{child.module}.{each.name}"
+                    known = name.startswith("evalops.") and name.removeprefix("evalops.") in MODULES
+                    yield Import(name if known else str(child.module), is_eager)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from _imports(child, is_eager=False)
+            case ast.If() if ast.unparse(child.test) == "TYPE_CHECKING":
+                yield from _imports(child, is_eager=False)
+            case _:
+                yield from _imports(child, is_eager=is_eager)
+
+
+def ours(module: str, *, eager: bool = False) -> set[str]:
+    """The modules of this package that a module imports."""
+    found = {each.name for each in imports(module) if each.is_eager or not eager}
+    return {name.removeprefix("evalops").removeprefix(".") for name in found if name.split(".")[0] == "evalops"} - {
+        module
+    }
+
+
+# --- who may import whom ---
+
+# The pipeline in its order: values in, values out. Each imports only those before it.
+PIPELINE = [
+    "errors", "document", "schema", "settings", "matrix", "spec", "endpoint", "fingerprint", "template", "result",
+    "stats", "metrics", "semantics", "dataset", "lock", "verdicts", "diff", "plan", "estimate",
+]  # fmt: skip
+# The shell: the folder, its evaluations, jobs, and carrying out a plan.
+SHELL = ["project", "jobs", "catalog", "rows", "planning", "plancache", "apply"]
+
+
+def layer(module: str) -> str:
+    """Where a module belongs: its folder, or the part of the spine it is in."""
+    if "." in module or path_of(module).name == "__init__.py":
+        return module.split(".")[0]
+    return "pipeline" if module in PIPELINE else "shell" if module in SHELL else f"unknown: {module}"
+
+
+MAY = {
+    "": set(),
+    "pipeline": {"pipeline"},
+    "engine": {"pipeline", "engine", ""},
+    "providers": {"pipeline", "providers", "engine", "shell"},
+    "views": {"pipeline", "views"},
+    "shell": {"pipeline", "providers", "shell", ""},
+    "cli": {"pipeline", "shell", "providers", "views", "cli", ""},
+}
+
+
+def test_every_module_has_its_place() -> None:
+    assert {layer(module) for module in MODULES} == set(MAY)
+    assert set(PIPELINE) | set(SHELL) <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_dependencies_point_one_way(module: str) -> None:
+    assert {layer(each) for each in ours(module)} <= MAY[layer(module)]
+    if module in PIPELINE:
+        assert ours(module) <= set(PIPELINE[: PIPELINE.index(module)])
+    if module in SHELL:
+        assert {each for each in ours(module) if each in SHELL} <= set(SHELL[: SHELL.index(module)])
+
+
+def test_only_the_local_provider_knows_the_engine() -> None:
+    users = {
+        module
+        for module in MODULES
+        if layer(module) != "engine" and any(layer(each) == "engine" for each in ours(module))
+    }
+    assert users == {"providers.local"}
+
+
+def test_a_provider_sees_no_lock_file_plan_or_terminal() -> None:
+    for module in (each for each in MODULES if layer(each) == "providers"):
+        assert not ours(module) & {
+            "plan",
+            "planning",
+            "plancache",
+            "apply",
+            "jobs",
+            "catalog",
+            "rows",
+            "verdicts",
+            "diff",
+        }
+    assert not any(layer(each) == "shell" for each in ours("providers.base"))
+
+
+def test_providers_are_reached_through_their_registry() -> None:
+    assert {module for module in MODULES if "providers.local" in ours(module)} == set()
+
+
+def test_views_and_the_command_line_are_nobody_elses() -> None:
+    for module in MODULES:
+        if layer(module) not in ("cli", "views"):
+            assert not {each for each in ours(module) if layer(each) in ("cli", "views")}, module
+
+
+def test_there_is_no_cycle() -> None:
+    waiting = {module: ours(module) & set(MODULES) for module in MODULES}
+    while waiting:
+        free = {module for module, needs in waiting.items() if not needs & set(waiting)}
+        assert free, f"in a cycle, or behind one: {sorted(waiting)}"
+        waiting = {module: needs for module, needs in waiting.items() if module not in free}
+
+
+def test_the_map_of_the_package_names_every_module_of_the_spine() -> None:
+    named = set(re.findall(r"[a-z]+", str(evalops.__doc__)))
+    assert set(PIPELINE) | set(SHELL) <= named
+
+
+# --- third-party libraries ---
+
+HOMES = {
+    "yaml": {"document"},
+    "jsonschema": {"schema"},
+    "jinja2": {"template"},
+    "aiohttp": {"engine.model", "engine.failure"},
+    "yarl": {"engine.model", "engine.lane"},  # aiohttp's own URLs
+    "scipy": {"stats"},
+    "deepdiff": {"diff"},
+    "click": {module for module in MODULES if layer(module) in ("cli", "views")},
+    "rich": {"views.tables", "cli.progress"},
+    "platformdirs": {"plancache", "engine.weights"},
+    "xllamacpp": {"engine.embedded_server"},
+}
+# Slow to import, so only where they are needed: inside a function.
+HEAVY = {"jsonschema", "deepdiff", "scipy", "xllamacpp"}
+
+
+def third_party(module: str) -> Iterator[Import]:
+    for each in imports(module):
+        name = each.name.split(".")[0]
+        if name != "evalops" and name not in sys.stdlib_module_names:
+            yield Import(name, each.is_eager)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_library_has_one_home(module: str) -> None:
+    for name, _ in third_party(module):
+        assert module in HOMES.get(name, ()), f"{name} is not at home in {module}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_heavy_library_is_imported_where_it_is_needed(module: str) -> None:
+    assert [name for name, is_eager in third_party(module) if is_eager and name in HEAVY] == []
+
+
+def test_the_dependencies_are_the_libraries_in_use() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    required = re.findall(
+        r'^    "([A-Za-z0-9-]+)>=', text.split("dependencies = [", 1)[1].split("]", 1)[0], re.MULTILINE
+    )
+    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {"xllamacpp", "yarl"}
+    assert 'embedded = ["xllamacpp' in text
+
+
+# --- names and size ---
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    banned = {"utils", "util", "helpers", "helper", "common", "manager", "handler", "core", "misc", "types", "models"}
+    for module in MODULES:
+        last = module.rsplit(".", 1)[-1]
+        assert last not in banned
+        assert last not in sys.stdlib_module_names, f"{last} is the standard library's"
+        assert last != "base" or module == "providers.base"
+
+
+# --- what the command line must not wait for ---
+
+LATE = [
+    "yaml",
+    "jsonschema",
+    "jinja2",
+    "rich",
+    "scipy",
+    "numpy",
+    "aiohttp",
+    "asyncio",
+    "sqlite3",
+    "deepdiff",
+    "platformdirs",
+]
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """What a fresh Python has imported after some code."""
+    more = "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + more, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return set(found)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import evalops.cli",
+        "from evalops import cli; cli.run(['--version'])",
+        "from evalops import cli; cli.run(['--help'])",
+    ],
+)
+def test_the_command_line_starts_with_click_alone(code: str) -> None:
+    assert loaded(code) & set(LATE) == set()
+
+
+def test_a_plan_imports_neither_the_engine_nor_what_only_results_need(project: object, cli: object) -> None:
+    root = str(project.root)  # type: ignore[attr-defined]
+    code = "import sys; from evalops import cli; cli.run(['--project', sys.argv[1], 'plan'])"
+    assert loaded(code, root) & {"aiohttp", "scipy", "numpy", "rich", "deepdiff"} == set()
