@@ -102,6 +102,14 @@ def _apply(folder: Folder, case: Path, about: dict[str, Any]) -> None:
     provider.close()
 
 
+def test_a_problem_has_an_address_where_it_is_of_one_evaluation_alone(folder: Folder, cli: Cli) -> None:
+    lay(folder, CASES / "validate" / "missing-fields")
+    assert {each["address"] for each in cli("validate", "--format", "json").json} == {None}
+    lay(folder, CASES / "validate" / "labels")
+    found = {each["address"] for each in cli("validate", "--format", "json").json if each["path"] != "data/rows.jsonl"}
+    assert found == {"tone", "all"}
+
+
 def test_the_cases_show_every_action_that_a_plan_can_have() -> None:
     seen = {change["action"] for name in PLAN for change in _changes(name)}
     assert seen == {action.value for action in Action} - {Action.UNKNOWN.value}
