@@ -44,7 +44,7 @@ def lay(folder: Folder, case: Path) -> dict[str, Any]:
 
 
 def shown(command: str, done: Done) -> str:
-    """A session in a terminal: the command, what is printed, the exit code."""
+    """What a terminal shows: the command, what is printed, the exit code."""
     return f"$ evalops {command}\n{done.err}{done.out}[exit code {done.code}]\n"
 
 
