@@ -116,10 +116,10 @@ def _split(summary: Mapping[str, Any]) -> str:
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Text:
     if not gates:
         return Text("")
-    failed = sum(gate["verdict"] == "failed" for gate in gates)
-    return (
-        Text(f"{failed} of {len(gates)} failed", style="red") if failed else Text(f"{len(gates)} passed", style="green")
-    )
+    failed = [safe(gate["metric"]) for gate in gates if gate["verdict"] == "failed"]
+    if failed:
+        return Text(f"failed: {', '.join(failed)}", style="red")
+    return Text(f"{len(gates)} passed", style="green")
 
 
 def _table(*columns: str) -> Table:
