@@ -15,9 +15,10 @@ from itertools import chain
 from types import FrameType
 from typing import Any
 
-from evalops import jobs, verdicts
+from evalops import jobs, lock, verdicts
 from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.lock import Entry, Lock, Status
+from evalops.once import Once
 from evalops.plan import Action, Change, Plan
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request, Unclear
@@ -37,7 +38,7 @@ class Applied:
     locks: set[str] = field(default_factory=set)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     interrupted: bool = False
-    unclear: list[str] = field(default_factory=list)
+    unclear: dict[str, str] = field(default_factory=dict)  # address -> why
 
     @property
     def failed(self) -> list[Entry]:
@@ -53,6 +54,8 @@ class _Run:
     locks: dict[str, Lock]
     providers: Mapping[str, Provider]
     observe: Observer
+    once: Once
+    digest: str
     applied: Applied = field(default_factory=Applied)
     following: Following | None = None
 
@@ -92,12 +95,13 @@ def carry_out(
     locks: Mapping[str, Lock],
     providers: Mapping[str, Provider],
     observe: Observer,
+    once: Once,
 ) -> Applied:
     """Everything the plan says. Raises EvalopsError where a file or the store cannot be written.
 
     SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set.
     """
-    run = _Run(project, dict(locks), providers, observe)
+    run = _Run(project, dict(locks), providers, observe, once, plan.digest)
     with _signals(run):
         _carry_out(run, plan)
     return run.applied
@@ -130,15 +134,15 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
     assert change.wanted is not None
     evaluation, identity = change.wanted
     provider = run.providers[evaluation.provider]
-    request = provider.prepare(evaluation, identity, change.generation)
-    outcome = provider.submit(request)
+    request = provider.request(evaluation, identity, change.generation)
+    outcome = _job_of(run, change, provider, request)
     if isinstance(outcome, Refused):
         run.applied.diagnostics += (replace(each, address=change.address) for each in outcome.diagnostics)
         return []
     if isinstance(outcome, Unclear):
-        run.applied.unclear.append(change.address)
+        run.applied.unclear[change.address] = outcome.why
         return []
-    if change.action is Action.RESUME and outcome.status is Status.FAILED:
+    if change.action is Action.RESUME and outcome.status is Status.FAILED and provider.is_repeatable:
         provider.retry(outcome.id)
         outcome = replace(outcome, status=Status.PENDING, message=None, finished_at=None)
     is_failed = outcome.status is Status.FAILED  # found as such: it goes on when it is asked for, not by itself
@@ -166,7 +170,22 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
             unknown=old.unknown if old else {},
         ),
     )
+    run.once.locked(provider, request, change.lock, lock.digest_of(run.applied.entries[change.address]))
     return [] if is_failed else [(change, outcome, request)]
+
+
+def _job_of(run: _Run, change: Change, provider: Provider, request: Request) -> Job | Refused | Unclear:
+    """The job of a change: the one that is there, else a new one."""
+    if provider.is_repeatable:
+        return provider.submit(provider.prepare(request))
+    known = change.job or (change.entry.job if change.action is Action.RESUME and change.entry else None)
+    if known is None:
+        return run.once.send(provider, request, change, run.digest)
+    job = provider.job(known)
+    if job is None:
+        gone = Diagnostic(code="job/gone", message=f"{provider.name} no longer has the job {known}")
+        return Refused((gone,))
+    return job
 
 
 def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
@@ -204,7 +223,7 @@ def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Pr
     if job.status is not Status.COMPLETED:
         run.put(change.lock, replace(entry, status=job.status, message=job.message, finished_at=job.finished_at))
         return
-    found = (verdict for verdict, _ in provider.rows(job.id))
+    found = (verdict for verdict, _ in provider.rows(job.id, request))
     usage = provider.usage(job.id, change.wanted.evaluation)
     entry = replace(entry, status=Status.COMPLETED, message=None, finished_at=job.finished_at)
     _grade(run, change, entry, request, found, usage, None)
@@ -257,10 +276,17 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
         return
     evaluation = change.wanted.evaluation
     provider = run.providers[evaluation.provider]
-    request = provider.prepare(evaluation, change.wanted.identity, entry.generation)
-    found: Iterable[Verdict] = (verdict for verdict, _ in provider.rows(entry.job or ""))
-    first = next(iter(found), None)
-    found = chain([first], found) if first else _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
+    request = provider.request(evaluation, change.wanted.identity, entry.generation)
+    # Least asked first: a service's rows are fetched only where nothing else has the verdicts.
+    found: Iterable[Verdict] = []
+    if not provider.is_repeatable:
+        found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
+    if not found:
+        found = (verdict for verdict, _ in provider.rows(entry.job or "", request))
+        first = next(iter(found), None)
+        found = chain([first], found) if first else []
+    if not found:
+        found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
     if not found:
         run.applied.diagnostics.append(
             Diagnostic(
@@ -291,8 +317,8 @@ def _forget(run: _Run, plan: Plan) -> None:
         run.applied.locks.add(change.lock)
 
 
-def _keep_verdicts(run: _Run, lock: str, address: str, job: str, kept: list[Verdict]) -> None:
-    path = verdicts.beside(lock)
+def _keep_verdicts(run: _Run, path: str, address: str, job: str, kept: list[Verdict]) -> None:
+    path = verdicts.beside(path)
     sections = run.sections(path)
     sections.pop(address, None)
     if kept:

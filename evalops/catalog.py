@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from evalops import dataset, document, endpoint, fingerprint, schema, semantics, spec
+from evalops import dataset, document, fingerprint, schema, semantics, spec
 from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
 from evalops.fingerprint import Digests
 from evalops.lock import beside
@@ -141,18 +141,15 @@ def _identify(project: Project, evaluations: list[Evaluation]) -> tuple[list[Wan
             digests, new = _scan(evaluation, scans)
             found += new
             if not has_errors(found):
-                wanted.append(_wanted(project, evaluation, providers[evaluation.provider], digests))
+                wanted.append(_wanted(evaluation, providers[evaluation.provider], digests))
         except EvalopsError as error:
             found += error.diagnostics
         problems += (replace(each, address=evaluation.address) for each in found)
     return wanted, problems
 
 
-def _wanted(project: Project, evaluation: Evaluation, provider: Provider, digests: Digests) -> Wanted:
-    endpoints = [
-        endpoint.resolve(model, project.settings, evaluation.places.mark(*model.route, "model"))
-        for model in evaluation.models
-    ]
+def _wanted(evaluation: Evaluation, provider: Provider, digests: Digests) -> Wanted:
+    endpoints = provider.endpoints(evaluation)
     return Wanted(evaluation, fingerprint.identify(evaluation, endpoints, digests, provider.pins(evaluation)))
 
 

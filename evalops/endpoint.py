@@ -17,11 +17,15 @@ EMBEDDED = "embedded/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint. An empty `base_url` is the embedded runtime of this package."""
+    """An OpenAI-compatible endpoint. An empty `base_url` is the embedded runtime of this package.
+
+    `source` is for a service that calls its models itself: which of its kinds of models it is.
+    """
 
     base_url: str
     model: str
     credential: Credential | None = None
+    source: str | None = None
 
     @property
     def is_embedded(self) -> bool:

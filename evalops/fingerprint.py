@@ -12,13 +12,15 @@ from evalops.endpoint import Endpoint
 from evalops.spec import Candidate, Column, Evaluation, Model, Text
 
 # Raised when a provider's requests or our prompts change in a way that can change verdicts.
-PROTOCOLS = {"local": 1}
+PROTOCOLS = {"local": 1, "together": 1}
 
 LONGEST = 120  # characters; a longer input stands in the lockfile as its digest
 
 Value = str | int | float | bool | None
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+).encode  # what comes out of a file holds no circles to look for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ def _candidate_fields(
 def _model_fields(key: str, model: Model, endpoint: Endpoint, weights: Mapping[str, str]) -> dict[str, Any]:
     return {
         f"{key}.model": endpoint.model,
+        f"{key}.model_source": endpoint.source,
         f"{key}.base_url": endpoint.base_url or None,
         f"{key}.weights": weights.get(endpoint.model),
         f"{key}.system_template": _source(model.system_template),

@@ -187,6 +187,11 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
     return value
 
 
+def digest_of(entry: Entry) -> str:
+    """The digest that closes an entry in its lockfile."""
+    return str(_entry_value(entry)["digest"])
+
+
 def _entry(address: str, value: Mapping[str, Any]) -> Entry:
     known = {key: value[key] for key in _FIELDS if key in value}
     known["status"] = Status(known["status"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -86,7 +86,7 @@ class Change:
     """What happens at one address. `entry` is what the lock holds for it.
 
     An adoption comes from the address `source`, whose entry is `found` where that has finished, or from `job`.
-    `why` is what the user gave as the reason of a rerun.
+    `why` is what the user gave as the reason of a rerun, `derived` what the files alone say where more is known.
     """
 
     address: str
@@ -103,6 +103,7 @@ class Change:
     why: str | None = None
     estimate: Estimate = Estimate()
     mark: Mark | None = None
+    derived: Action | None = None
 
     @property
     def waits(self) -> bool:
@@ -141,7 +142,7 @@ class Plan:
 
 def key(change: Change) -> list[Any]:
     """What must not have moved between plan and apply."""
-    return [change.address, change.fingerprint, change.generation, change.action.value]
+    return [change.address, change.fingerprint, change.generation, (change.derived or change.action).value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +165,19 @@ def build(
     estimate: Estimator = lambda wanted: Estimate(rows=wanted.identity.digests.rows),
     options: Options = Options(),
     forget: bool = True,
+    unknown: Mapping[tuple[str, int], str] | None = None,
+    paid_anew: Collection[str] = (),
 ) -> Plan:
     """The plan for the wanted evaluations against the lockfiles and the jobs providers are known to have.
 
     `locks` are all lockfiles of the project by path. `jobs` is None where no provider was asked; else an open job
-    that is not among them has vanished. `forget` is off where only some addresses are looked at.
+    that is not among them has vanished. `forget` is off where only some addresses are looked at. `unknown` is the
+    work (fingerprint and generation) whose outcome is open, with the reason. A failed job of a provider in
+    `paid_anew` can only be tried again as another one.
     """
-    scene = _Scene(wanted, locks, jobs)
+    scene = _Scene(wanted, locks, jobs, paid_anew)
     changes = [_change(each, scene, options) for each in wanted]
-    changes = _pay_once(changes)
+    changes = [_doubted(change, unknown or {}) for change in _pay_once(changes)]
     changes = [
         replace(change, estimate=estimate(change.wanted)) if change.wanted and change.action.money == "paid" else change
         for change in changes
@@ -186,8 +191,15 @@ def build(
 class _Scene:
     """What exists, by what it is looked up by."""
 
-    def __init__(self, wanted: Sequence[Wanted], locks: Mapping[str, Lock], jobs: Iterable[Known] | None) -> None:
+    def __init__(
+        self,
+        wanted: Sequence[Wanted],
+        locks: Mapping[str, Lock],
+        jobs: Iterable[Known] | None,
+        paid_anew: Collection[str],
+    ) -> None:
         self.locks = locks
+        self.paid_anew = paid_anew
         self.places = {(beside(each.evaluation.spec), each.evaluation.address) for each in wanted}
         self.jobs: dict[tuple[str, int], Known] = {}
         self.asked = jobs is not None
@@ -219,17 +231,32 @@ def _change(wanted: Wanted, scene: _Scene, options: Options) -> Change:
         mark=evaluation.places.mark("name"),
     )
     if entry and evaluation.address in options.rerun:
-        return replace(
-            base,
-            action=Action.RERUN,
-            generation=generation + 1,
-            reason="asked for with --rerun",
-            why=options.reason,
-        )
+        return replace(_once_more(base, scene, "asked for with --rerun"), why=options.reason)
     if entry and entry.fingerprint == identity.fingerprint:
         gone = scene.asked and entry.status.is_open and (entry.fingerprint, generation) not in scene.jobs
+        if options.retry_failed and (gone or entry.status is Status.FAILED) and evaluation.provider in scene.paid_anew:
+            return _once_more(base, scene, "the failed job is tried again")
         return _same_work(base, entry, identity, evaluation, options, gone=gone)
     return _other_work(base, entry, scene)
+
+
+def _once_more(base: Change, scene: _Scene, reason: str) -> Change:
+    """The next generation of the same work: paid, unless an earlier apply has paid for it and was killed."""
+    generation = base.generation + 1
+    job = scene.jobs.get((base.fingerprint, generation))
+    if job:
+        return replace(base, action=Action.ADOPT, job=job.job, generation=generation, reason=_has(job))
+    return replace(base, action=Action.RERUN, generation=generation, reason=reason)
+
+
+def _doubted(change: Change, unknown: Mapping[tuple[str, int], str]) -> Change:
+    """Work that may have been paid for a moment ago is looked for before anything is sent."""
+    reason = unknown.get((change.fingerprint, change.generation)) if change.action.money == "paid" else None
+    return replace(change, action=Action.UNKNOWN, derived=change.action, reason=reason) if reason else change
+
+
+def _has(job: Known) -> str:
+    return f"the provider has it as job {job.job}"
 
 
 def _same_work(
@@ -271,7 +298,7 @@ def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
         )
     job = scene.jobs.get((base.fingerprint, base.generation))
     if job:
-        return replace(base, action=Action.ADOPT, job=job.job, reason=f"the provider has it as job {job.job}")
+        return replace(base, action=Action.ADOPT, job=job.job, reason=_has(job))
     if entry is None:
         return replace(base, action=Action.CREATE, reason="new")
     assert base.wanted is not None

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from evalops import catalog, estimate, plan, schema
+from evalops import journal as journals
 from evalops.errors import Diagnostic, EvalopsError, has_errors
-from evalops.lock import Lock
+from evalops.journal import Journal
+from evalops.lock import Lock, beside
+from evalops.once import Once
 from evalops.plan import Known, Options, Plan, Wanted
 from evalops.project import Project
 from evalops.providers import PROVIDERS, open_provider
 from evalops.providers.base import Provider
 from evalops.settings import Settings
+
+JOURNAL = "journal"
+PAID_ANEW = frozenset({"together", "patronus"})  # a failed job of theirs cannot be gone on with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +51,11 @@ def make(
     *,
     options: Options = Options(),
     providers: Mapping[str, Provider] | None = None,
+    once: Once | None = None,
 ) -> Planned:
     """The plan of a project. `providers` are asked for their jobs; None plans from the files alone.
+
+    `once` knows what earlier applies sent; without it, the journal is read as it is.
 
     Raises EvalopsError with everything that is wrong with any file: a plan of half a project is none.
     """
@@ -62,11 +72,15 @@ def make(
     built = plan.build(
         wanted,
         locks,
-        None if providers is None else _jobs(providers),
+        None if providers is None else _jobs(providers, wanted, locks, once, options.rerun),
         estimate=lambda each: estimate.estimate(each, prices),
         options=options,
         forget=selection.is_all,
+        unknown=once.unknown() if once else _in_doubt(project),
+        paid_anew=PAID_ANEW,
     )
+    if once:
+        once.let_go(_standing(found.wanted, locks) | {(each.fingerprint, each.generation) for each in built.changes})
     allowed = plan.deny(built, _denials(wanted, project.settings.policy))
     return Planned(
         plan=plan.within(allowed, project.settings.budget),
@@ -79,6 +93,22 @@ def make(
 def open_providers(project: Project) -> dict[str, Provider]:
     """Every provider that is installed. Opening one asks nobody and reads no secret."""
     return {name: open_provider(name, project) for name in PROVIDERS}
+
+
+def clock(providers: Mapping[str, Provider]) -> Callable[[], datetime]:
+    """The clock for the journal: that of the service which is paid, whose list of jobs has its times. Ours may be wrong."""
+    paid = [each for each in providers.values() if not each.is_repeatable]
+    return paid[0].time if paid else lambda: datetime.now(UTC)
+
+
+def recover(project: Project, providers: Mapping[str, Provider], journal: Journal) -> Once:
+    """What earlier applies sent and never heard of, looked for at the services; the rest stays open."""
+    locks, _ = project.locks()
+    claimed = {entry.job for lock in locks.values() for entry in lock.entries.values() if entry.job}
+    claimed |= {each.job for each in journal.intents.values() if each.job}
+    once = Once(journal=journal, providers=providers, claimed=claimed)
+    once.recover()
+    return once
 
 
 def _about(wanted: Sequence[Wanted], warnings: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
@@ -97,10 +127,51 @@ def _files(wanted: Sequence[Wanted], settings: Settings) -> tuple[str, ...] | No
     return tuple(sorted(files))
 
 
-def _jobs(providers: Mapping[str, Provider]) -> list[Known]:
-    return [
-        Known(job.fingerprint, job.generation, job.id) for provider in providers.values() for job in provider.list()[0]
-    ]
+def _jobs(
+    providers: Mapping[str, Provider],
+    wanted: Sequence[Wanted],
+    locks: Mapping[str, Lock],
+    once: Once | None,
+    rerun: Collection[str],
+) -> list[Known]:
+    """The jobs that are there: those that an apply paid for and could not write down come first.
+
+    Nothing is asked about work that has finished and is not to run again: what is in step needs neither key nor network.
+    """
+    paid = once.paid() if once else {}
+    jobs = [Known(fingerprint, generation, job) for (fingerprint, generation), job in paid.items()]
+    entries = [entry for lock in locks.values() for entry in lock.entries.values()]
+    done = {each.fingerprint for each in entries if each.status is Status.COMPLETED}
+    asked = [each for each in wanted if each.identity.fingerprint not in done or each.evaluation.address in rerun]
+    addresses = {each.evaluation.address for each in asked}
+    for name, provider in providers.items():
+        held = {
+            each.job: (each.fingerprint, each.generation)
+            for each in entries
+            if each.provider == name and each.job and each.status.is_open and each.address in addresses
+        }
+        own = [each for each in asked if each.evaluation.provider == name]
+        jobs += (Known(job.fingerprint, job.generation, job.id) for job in provider.known(own, held))
+    return jobs
+
+
+def _standing(wanted: Sequence[Wanted], locks: Mapping[str, Lock]) -> set[tuple[str, int]]:
+    """The work that specs ask for, by fingerprint and generation."""
+    found = set()
+    for evaluation, identity in wanted:
+        lock = locks.get(beside(evaluation.spec))
+        entry = lock.entries.get(evaluation.address) if lock else None
+        found.add((identity.fingerprint, entry.generation if entry else 1))
+    return found
+
+
+def _in_doubt(project: Project) -> dict[tuple[str, int], str]:
+    """What the journal, as it lies there, says is open. Offline."""
+    return {
+        (each.key.fingerprint, each.key.generation): f"the request of {each.submitted_at} has no known outcome yet"
+        for each in journals.read(project.state / JOURNAL).values()
+        if each.is_open
+    }
 
 
 def _denials(wanted: Sequence[Wanted], policy: object) -> dict[str, str]:

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import re
-import socket
 import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from evalops import hold
 from evalops import lock as locks
 from evalops import settings as settings_
 from evalops.document import parse
-from evalops.errors import Diagnostic, EvalopsError, Exit, has_errors
+from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.fingerprint import sha256
 from evalops.lock import Lock
 from evalops.settings import Settings
@@ -180,19 +177,8 @@ class Project:
         The system frees it when its holder dies, however that happens.
         """
         self._refuse_tracked_state()
-        try:
-            self.state.mkdir(exist_ok=True)
-            stream = (self.state / "apply.lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise _refused(f"{STATE}/apply.lock", f"cannot be written: {_reason(error)}", "file/write") from None
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise _held(stream) from None
-            stream.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}, stream)
-            stream.flush()
+        taken = "another apply is running in this project"
+        with hold.held(self.state / "apply.lock", "apply/locked", taken):
             yield
 
     def _refuse_tracked_state(self) -> None:
@@ -306,24 +292,6 @@ _HINTS = {
     "file/outside": "only files in the folder of evalops.yaml are read: copy it there",
     "file/encoding": "save it as UTF-8",
 }
-
-
-def _held(stream: object) -> EvalopsError:
-    holder: Mapping[str, object] = {}
-    with contextlib.suppress(ValueError, OSError):
-        stream.seek(0)  # type: ignore[attr-defined]
-        holder = json.load(stream)  # type: ignore[arg-type]
-    since = holder.get("since")
-    age = f" since {max(0, int(time.time()) - since)} s" if isinstance(since, int) else ""
-    return EvalopsError(
-        Diagnostic(
-            code="apply/locked",
-            message=f"another apply is running in this project: process {holder.get('pid', 'unknown')} "
-            f"on {holder.get('host', 'an unknown host')}{age}",
-            hint="wait for it, or stop it; the lock is freed the moment it ends",
-        ),
-        exit_code=Exit.LOCKED_OR_STALE,
-    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -84,11 +84,11 @@ class Counts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a job took: calls that were answered and replies kept from before, tokens where the endpoints count
-    them, cost where prices are known.
+    them, cost where prices are known. None is not known, for the reason given.
     """
 
-    calls: int = 0
-    kept: int = 0
+    calls: int | None = 0
+    kept: int | None = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None

@@ -10,6 +10,7 @@ from evalops import catalog, dataset, semantics
 from evalops.dataset import Row
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.lock import Entry
+from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
 from evalops.result import Verdict, VerdictStatus
@@ -32,7 +33,9 @@ class Judged(NamedTuple):
 def of(project: Project, entry: Entry) -> Iterator[Judged]:
     """The rows of an entry's job in the order of the dataset. Raises EvalopsError where they are not here."""
     provider = open_provider(entry.provider, project)
-    verdicts = iter(provider.rows(entry.job or ""))
+    wanted = _wanted(project, entry)
+    request = provider.request(*wanted, entry.generation) if wanted else None
+    verdicts = iter(provider.rows(entry.job or "", request))
     first = next(verdicts, None)
     if first is None:
         raise EvalopsError(
@@ -43,7 +46,7 @@ def of(project: Project, entry: Entry) -> Iterator[Judged]:
                 f"  evalops apply --rerun '{entry.address}' --reason 'rows are elsewhere'",
             )
         )
-    evaluation = _evaluation(project, entry)
+    evaluation = wanted.evaluation if wanted else None
     sources = itertools.chain(_sources(project, evaluation), itertools.repeat(None))
     for (verdict, detail), pair in zip(itertools.chain([first], verdicts), sources, strict=False):
         key, source = pair or (verdict.key, None)
@@ -59,12 +62,11 @@ def matches(value: Any, text: str) -> bool:
         return False
 
 
-def _evaluation(project: Project, entry: Entry) -> Evaluation | None:
+def _wanted(project: Project, entry: Entry) -> Wanted | None:
     """The evaluation of today, if it still judges the rows that the entry holds."""
     for wanted in catalog.read(project).wanted:
         if wanted.evaluation.address == entry.address:
-            same = wanted.identity.digests.submitted == entry.dataset["submitted"]
-            return wanted.evaluation if same else None
+            return wanted if wanted.identity.digests.submitted == entry.dataset["submitted"] else None
     return None
 
 

@@ -51,6 +51,27 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A service. `visibility_lag` (seconds) is how long a created job may be missing from its list; None is the
+    provider's own. `marker` allows a comment in the judge's template by which a job of ours is known again.
+    """
+
+    base_url: str | None = None
+    credential: str | None = None
+    visibility_lag: float | None = None
+    marker: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """What `evalops serve` allows: the model for names that `models` lacks, and where external models may be."""
+
+    default_model: str | None = None
+    external_origins: tuple[str, ...] = ()
+    max_file_bytes: int = 5 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """evalops.yaml with its defaults. `judges`, `models` and `defaults` stay as written: specs merge them."""
 
@@ -66,6 +87,8 @@ class Settings:
     budget: Budget = Budget()
     policy: Any = True
     verdicts_max_bytes: int = 1_000_000
+    remotes: Mapping[str, Remote] = field(default_factory=dict)
+    serve: Serve = Serve()
 
     def mark(self, *route: str | int) -> Mark:
         """Where a setting was written."""
@@ -94,4 +117,12 @@ def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
         budget=Budget(**value.get("budget", {})),
         policy=value.get("policy", True),
         verdicts_max_bytes=value.get("verdicts", {}).get("max_bytes", 1_000_000),
+        remotes={
+            name: Remote(**each) for name, each in value.get("providers", {}).items() if name in ("together", "patronus")
+        },
+        serve=_serve(value.get("serve", {})),
     ), problems
+
+
+def _serve(value: Mapping[str, Any]) -> Serve:
+    return Serve(**{**value, "external_origins": tuple(value.get("external_origins", ()))})

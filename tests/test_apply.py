@@ -17,6 +17,7 @@ from apply_project import ROWS, Folder, duels, truths
 from model_server import Config, Server, serve
 
 from evalops import apply, planning
+from evalops.journal import Journal
 from evalops.lock import Lock
 from evalops.providers.base import Provider
 
@@ -561,11 +562,14 @@ class Watched:
 def carry_out(folder: Folder, what: str, then: Callable[[], object]) -> apply.Applied:
     """An apply in which something happens just before the provider does `what`."""
     providers = planning.open_providers(folder.project)
-    planned = planning.make(folder.project, providers=providers)
+    journal = Journal.open(folder.project.state / planning.JOURNAL)
+    once = planning.recover(folder.project, providers, journal)
+    planned = planning.make(folder.project, providers=providers, once=once)
     watched: Any = {name: Watched(each, what, then) for name, each in providers.items()}
     try:
-        return apply.carry_out(folder.project, planned.plan, planned.locks, watched, lambda address, event: None)
+        return apply.carry_out(folder.project, planned.plan, planned.locks, watched, lambda address, event: None, once)
     finally:
+        journal.close()
         for provider in providers.values():
             provider.close()
 

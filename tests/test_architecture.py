@@ -77,11 +77,11 @@ def ours(module: str, *, eager: bool = False) -> set[str]:
 
 # The pipeline in its order: values in, values out. Each imports only those before it.
 PIPELINE = [
-    "errors", "document", "schema", "settings", "matrix", "spec", "endpoint", "fingerprint", "template", "result",
+    "errors", "secret", "document", "schema", "settings", "matrix", "spec", "endpoint", "web", "fingerprint", "template", "result",
     "stats", "metrics", "semantics", "dataset", "lock", "verdicts", "diff", "plan", "estimate",
 ]  # fmt: skip
 # The shell: the folder, its evaluations, jobs, and carrying out a plan.
-SHELL = ["project", "jobs", "catalog", "rows", "planning", "plancache", "apply"]
+SHELL = ["hold", "project", "journal", "jobs", "catalog", "rows", "once", "planning", "plancache", "apply"]
 
 
 def layer(module: str) -> str:
@@ -98,7 +98,8 @@ MAY = {
     "providers": {"pipeline", "providers", "engine", "shell"},
     "views": {"pipeline", "views"},
     "shell": {"pipeline", "providers", "shell", ""},
-    "cli": {"pipeline", "shell", "providers", "views", "cli", ""},
+    "server": {"pipeline", "engine", "server"},
+    "cli": {"pipeline", "shell", "providers", "views", "server", "engine", "cli", ""},
 }
 
 
@@ -122,7 +123,7 @@ def test_only_the_local_provider_knows_the_engine() -> None:
         for module in MODULES
         if layer(module) != "engine" and any(layer(each) == "engine" for each in ours(module))
     }
-    assert users == {"providers.local"}
+    assert {each for each in users if layer(each) != "server"} <= {"providers.local", "cli.serve"}
 
 
 def test_a_provider_sees_no_lock_file_plan_or_terminal() -> None:
@@ -142,7 +143,7 @@ def test_a_provider_sees_no_lock_file_plan_or_terminal() -> None:
 
 
 def test_providers_are_reached_through_their_registry() -> None:
-    assert {module for module in MODULES if "providers.local" in ours(module)} == set()
+    assert {module for module in MODULES if ours(module) & {"providers.local", "providers.together"}} == set()
 
 
 def test_views_and_the_command_line_are_nobody_elses() -> None:
@@ -170,6 +171,11 @@ HOMES = {
     "yaml": {"document"},
     "jsonschema": {"schema"},
     "jinja2": {"template"},
+    "httpx": {"providers.client"},
+    "starlette": {module for module in MODULES if layer(module) == "server"},
+    "uvicorn": {"server.listen"},
+    "h11": {"server.listen"},  # uvicorn's own parser
+    "python_multipart": {"server.form"},
     "aiohttp": {"engine.model", "engine.failure"},
     "yarl": {"engine.model", "engine.lane"},  # aiohttp's own URLs
     "scipy": {"stats"},
@@ -181,6 +187,7 @@ HOMES = {
 }
 # Slow to import, so only where they are needed: inside a function.
 HEAVY = {"jsonschema", "deepdiff", "scipy", "xllamacpp"}
+EXTRAS = {"xllamacpp": "embedded", "starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"}
 
 
 def third_party(module: str) -> Iterator[Import]:
@@ -206,8 +213,10 @@ def test_the_dependencies_are_the_libraries_in_use() -> None:
     required = re.findall(
         r'^    "([A-Za-z0-9-]+)>=', text.split("dependencies = [", 1)[1].split("]", 1)[0], re.MULTILINE
     )
-    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {"xllamacpp", "yarl"}
-    assert 'embedded = ["xllamacpp' in text
+    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {"yarl", "h11", *EXTRAS}
+    for library, extra in EXTRAS.items():
+        listed = text.split(f"\n{extra} = [", 1)[1].split("]", 1)[0]
+        assert f'"{library.replace("_", "-")}>=' in listed
 
 
 # --- names and size ---
@@ -232,6 +241,8 @@ LATE = [
     "scipy",
     "numpy",
     "aiohttp",
+    "httpx",
+    "starlette",
     "asyncio",
     "sqlite3",
     "deepdiff",

@@ -98,7 +98,7 @@ def _apply(folder: Folder, case: Path, about: dict[str, Any]) -> None:
     provider = open_provider("local", project)
     for wanted in catalog.read(project).wanted:
         if wanted.evaluation.address in about.get("jobs", ()):
-            provider.submit(provider.prepare(wanted.evaluation, wanted.identity, 1))
+            provider.submit(provider.request(wanted.evaluation, wanted.identity, 1))
     provider.close()
 
 

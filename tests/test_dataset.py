@@ -69,6 +69,10 @@ def test_jsonl() -> None:
     assert rows(text) == [Row(0, 1, {"a": "x\u2028y"}), Row(1, 4, {"a": 1.5, "b": [None, {"c": True}]})]
 
 
+def test_files_that_were_put_together() -> None:
+    assert [row.source for row in rows('\ufeff{"a": 1}\n\ufeff{"a": 2}\n\ufeff\n')] == [{"a": 1}, {"a": 2}]
+
+
 def test_csv() -> None:
     text = '\ufeffa,b\r\nx,"1, ""2""\n3"\r\n\r\n007,\r\n'
     assert rows(text, "rows.CSV") == [Row(0, 2, {"a": "x", "b": '1, "2"\n3'}), Row(1, 5, {"a": "007", "b": ""})]

@@ -21,9 +21,9 @@ from urllib.parse import quote
 import pytest
 from model_server import Config, serve, spawn
 
-from evalops.engine.lane import proxy_for
 from evalops.engine.model import CallFailed, Client, Endpoint, Kind, Policy, Reply, Route, Secret
-from evalops.engine.secret import redact
+from evalops.secret import redact
+from evalops.web import proxy_for
 
 KEY = 'sk-Canary/+"7&%key'  # whatever a form of writing could change
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,11 @@ class Watch:
         self.outcomes[job] = outcome
 
 
+async def one_by_one(works: Iterable[Work]) -> AsyncGenerator[Work]:
+    for work in works:
+        yield work
+
+
 def carry_out(store: Store, *works: Work, watch: Watch | None = None, at_once: int = 8, **policy: Any) -> Watch:
     watch = watch or Watch()
     for work in works:
@@ -104,7 +109,7 @@ def carry_out(store: Store, *works: Work, watch: Watch | None = None, at_once: i
     async def run() -> None:
         watch.stop = asyncio.Event()
         async with Client(policy=Policy(backoff=0.01, down_after=0.1, **policy), proxies={}) as client:
-            await run_all(iter(works), store, client, watch.report, watch.finish, watch.stop, at_once=at_once)
+            await run_all(one_by_one(works), store, client, watch.report, watch.finish, watch.stop, at_once=at_once)
 
     asyncio.run(run())
     return watch

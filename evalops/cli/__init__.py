@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "List every evaluation with its last result.",
     "show": "Show one evaluation: result, labels, gates, failing rows.",
     "rows": "Print the rows of an evaluation with their verdicts.",
+    "serve": "Serve the engine behind a Together-compatible API.",
     "schema": "Print a JSON Schema, for an editor or a check of your own.",
 }
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalops.cli.output import answer, complain, open_project, project_option, say, selection
-from evalops.errors import Diagnostic, EvalopsError, Exit
+from evalops.errors import Diagnostic, EvalopsError, Exit, Severity
 from evalops.views.safe import line
 
 if TYPE_CHECKING:
     from evalops.apply import Applied
+    from evalops.journal import Journal
+    from evalops.once import Once
     from evalops.plan import Plan
     from evalops.planning import Planned
     from evalops.project import Project
+    from evalops.providers.base import Provider
 
 
 @click.command("apply")
@@ -51,31 +55,59 @@ def command(**options: Any) -> int:
 
 
 def _apply(project: Project, options: dict[str, Any]) -> int:
-    from evalops import apply, planning
-    from evalops.cli.progress import watch
+    from evalops import planning
+    from evalops.journal import Journal
 
     providers = planning.open_providers(project)
-    saved, selectors = _saved(options["selectors"])
     try:
-        planned = _plan(project, options, selectors, providers)
-        plan = _held_to(planned.plan, saved, options["approved"])
-        _show(project, planned, plan, verbose=options["verbose"])
-        if not plan.has_changes:
-            return _close(project, plan, apply.Applied())
-        _confirm(plan, yes=options["yes"] or bool(options["approved"]) or saved is not None)
-        for change in plan.changes:
-            if change.wanted:
-                for text in change.wanted.evaluation.texts:
-                    project.keep_text(text.source)
-        with watch() as observe:
-            applied = apply.carry_out(project, plan, planned.locks, providers, observe)
+        with Journal.open(project.state / planning.JOURNAL, clock=planning.clock(providers)) as journal:
+            return run(project, options, providers, journal)
     finally:
         for provider in providers.values():
             provider.close()
-    return _close(project, plan, applied)
 
 
-def _plan(project: Project, options: dict[str, Any], selectors: tuple[str, ...], providers: Any) -> Planned:
+def run(project: Project, options: Mapping[str, Any], providers: Mapping[str, Provider], journal: Journal) -> int:
+    """The apply of one who holds the apply lock, from what earlier ones left open to the exit code.
+
+    `options` are those of the command. Raises EvalopsError where it cannot go on.
+    """
+    from evalops import planning
+
+    once = planning.recover(project, providers, journal)
+    try:
+        return _go_on(project, options, providers, once)
+    except EvalopsError as error:
+        # Whatever else is wrong, that money may have been spent is what a script must not miss.
+        doubts = _doubts(once)
+        raise EvalopsError(
+            *once.diagnostics, *error.diagnostics, *doubts, exit_code=Exit.UNKNOWN_OUTCOME if doubts else error.exit_code
+        ) from None
+
+
+def _go_on(project: Project, options: Mapping[str, Any], providers: Mapping[str, Provider], once: Once) -> int:
+    from evalops import apply
+    from evalops.cli.progress import watch
+
+    saved, selectors = _saved(options["selectors"])
+    planned = _plan(project, options, selectors, providers, once)
+    plan = _held_to(planned.plan, saved, options["approved"])
+    _show(project, planned, plan, verbose=options["verbose"])
+    if not plan.has_changes:
+        return _close(project, plan, apply.Applied(), once)
+    _confirm(plan, yes=options["yes"] or bool(options["approved"]) or saved is not None)
+    for change in plan.changes:
+        if change.wanted:
+            for text in change.wanted.evaluation.texts:
+                project.keep_text(text.source)
+    with watch() as observe:
+        applied = apply.carry_out(project, plan, planned.locks, providers, observe, once)
+    return _close(project, plan, applied, once)
+
+
+def _plan(
+    project: Project, options: Mapping[str, Any], selectors: tuple[str, ...], providers: Any, once: Once
+) -> Planned:
     from evalops import planning
     from evalops.plan import Options
 
@@ -86,6 +118,7 @@ def _plan(project: Project, options: dict[str, Any], selectors: tuple[str, ...],
             rerun=frozenset(options["rerun"]), reason=options["reason"], retry_failed=options["retry_failed"]
         ),
         providers=providers,
+        once=once,
     )
 
 
@@ -181,12 +214,15 @@ def _confirm(plan: Plan, *, yes: bool) -> None:
     click.confirm("Run this?", abort=True, err=True)
 
 
-def _close(project: Project, plan: Plan, applied: Applied) -> int:
+def _close(project: Project, plan: Plan, applied: Applied, once: Once) -> int:
     """The table of results, the lockfiles written, the gates that fail, and the exit code."""
     from evalops.cli.status import states
     from evalops.views import tables, text
 
-    complain(applied.diagnostics, project)
+    doubts = _doubts(once)
+    complain([*once.diagnostics, *applied.diagnostics, *doubts], project)
+    for address, why in applied.unclear.items():
+        say(f"{line(address)}: it is not known whether its job was made: {line(why, 600)}")
     locks, _ = project.locks()
     addresses = {change.address for change in plan.changes}
     entries = {each.address: each for lock in locks.values() for each in lock.entries.values()}
@@ -198,7 +234,20 @@ def _close(project: Project, plan: Plan, applied: Applied) -> int:
     complain((_failure(entry) for entry in applied.failed), project)
     if applied.locks:
         answer("Locks written: " + ", ".join(sorted(applied.locks)))
-    return _exit_code(plan, applied, gates_failed=bool(failed))
+    return _exit_code(plan, applied, gates_failed=bool(failed), in_doubt=bool(doubts))
+
+
+def _doubts(once: Once) -> list[Diagnostic]:
+    """Requests whose outcome is open, those that no spec asks for any more included."""
+    return [
+        Diagnostic(
+            code="apply/in-doubt",
+            message=why,
+            hint="run the same command again then: nothing is sent for this work before its outcome is known",
+            severity=Severity.WARNING,
+        )
+        for why in once.unknown().values()
+    ]
 
 
 def _failure(entry: Any) -> Diagnostic:
@@ -210,7 +259,7 @@ def _failure(entry: Any) -> Diagnostic:
     )
 
 
-def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool) -> int:
+def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool, in_doubt: bool) -> int:
     from evalops.plan import Action
 
     if applied.interrupted:
@@ -218,7 +267,7 @@ def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool) -> int:
         again = shlex.join(["evalops", *(["--project", str(folder)] if folder else []), "apply"])
         say(f"Interrupted. What is done is kept; to go on:\n  {again}")
         return Exit.INTERRUPTED
-    if applied.unclear:
+    if applied.unclear or in_doubt or any(plan.of(Action.UNKNOWN)):
         return Exit.UNKNOWN_OUTCOME
     blocked = any(plan.of(Action.FAILED, Action.DENIED))
     if applied.failed or blocked or any(each.is_error for each in applied.diagnostics):

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from evalops.engine.form import Reading
 from evalops.engine.lane import Endpoint
 from evalops.engine.reply import Reply
-from evalops.engine.secret import Secret
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.secret import Secret
 
 SERVER = Path(__file__).with_name("embedded_server.py")
 MODEL = "embedded"  # the name in requests; the server takes any

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import email.utils
 import errno
-import math
 import os
 import re
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from http import HTTPStatus
@@ -20,7 +17,8 @@ import aiohttp
 
 from evalops.engine import reply
 from evalops.engine.limiter import Signal
-from evalops.engine.secret import Secret, redact
+from evalops.secret import Secret, redact
+from evalops.web import retry_after
 
 LONGEST_MESSAGE = 300
 
@@ -143,35 +141,6 @@ def clean(message: str, secrets: Iterable[Secret]) -> str:
     # Lines are joined first and cut last, so that no secret is split before it is looked for.
     line = redact(re.sub(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+", " ", message).strip(), secrets)
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, by `retry-after-ms` or `Retry-After` (seconds or a date; RFC 9110, 10.2.3)."""
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("Retry-After")
-    seconds = _seconds(value)
-    if seconds is not None or value is None:
-        return seconds
-    moment = _moment(value)
-    # Against the endpoint's own clock where it tells the time: ours may be wrong.
-    return None if moment is None else max(0.0, moment - (_moment(headers.get("Date")) or time.time()))
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _moment(value: str | None) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(value or "").timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _phrase(status: int) -> str:

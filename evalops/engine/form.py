@@ -35,6 +35,9 @@ class Rung(StrEnum):
 LADDER = (Rung.JSON_SCHEMA, Rung.JSON_OBJECT, Rung.TEXT)
 
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str, check_circular=False).encode
+
+
 class Reading(NamedTuple):
     """A verdict read from a reply, or the reason why there is none."""
 
@@ -53,7 +56,7 @@ def is_empty(response: Any) -> bool:
 
 def nonce(template: str, source: Mapping[str, Any], responses: tuple[Any, ...]) -> str:
     """The marker of a row: the same in every run, so that the cache hits, and unknown to who wrote the row."""
-    text = json.dumps([template, source, responses], sort_keys=True, ensure_ascii=False, default=str)
+    text = _encode([template, source, responses])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

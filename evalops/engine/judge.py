@@ -57,7 +57,11 @@ class Judge:
         judge = evaluation.judge
         model = judge.model
         self._is_embedded = model is not None and is_embedded[id(model)]
-        self._shown = frozenset(self._template(judge.template).variables) if judge.template else frozenset()
+        variables = self._template(judge.template).variables if judge.template else frozenset()
+        candidates = evaluation.candidates
+        self._shows_all = bool(candidates) and all(
+            isinstance(each, Column) and each in variables for each in candidates
+        )
         self._parameters = _parameters(model, embedded=self._is_embedded) if model else {}
 
     @property
@@ -100,7 +104,9 @@ class Judge:
         ]
         models = [(i, each) for i, each in enumerate(self.evaluation.candidates) if isinstance(each, Model)]
         if models:
+            detail["stage"] = "generation"  # where a failed row came to its end
             texts = await asyncio.gather(*(self._generate(model, source, detail) for _, model in models))
+            del detail["stage"]
             for (index, _), text in zip(models, texts, strict=True):
                 found[index] = text
             detail["outputs"] = texts
@@ -142,10 +148,11 @@ class Judge:
             self._ask_judge(source, responses, detail),
             self._ask_judge(source, responses[::-1], detail, flipped=True),
         )
+        orders = (CHOICES.get(str(given[0].value)), FLIPPED.get(str(flipped[0].value)))
+        detail["feedbacks"] = [reading.feedback or reading.detail or None for reading, _ in (given, flipped)]
         for reading, rung in (given, flipped):
             if reading.problem:
-                return _verdict(key, reading, rung)
-        orders = (CHOICES[str(given[0].value)], FLIPPED[str(flipped[0].value)])
+                return _verdict(key, reading, rung)._replace(orders=orders)
         value = orders[0] if orders[0] == orders[1] else "Tie"
         feedback = given[0].feedback
         if orders[0] != orders[1]:
@@ -246,12 +253,11 @@ class Judge:
         # A template that names all response columns shows the responses itself; else they follow it. It is the text
         # that changes places between the orders, not the name alone: else a judge could favour a place unseen.
         candidates = self.evaluation.candidates
-        shown = bool(candidates) and all(isinstance(each, Column) and each in self._shown for each in candidates)
-        places = candidates if shown or not flipped else candidates[::-1]
+        places = candidates if self._shows_all or not flipped else candidates[::-1]
         columns = {str(place): text for place, text in zip(places, fenced, strict=True) if isinstance(place, Column)}
         source = {**source, **columns}
         system = self._render(judge.template, source) or ""
-        parts = [] if shown or not fenced else list(fenced)
+        parts = [] if self._shows_all else list(fenced)
         if fenced:
             what = "Response 1 and Response 2 stand" if len(responses) == 2 else "The response stands"
             parts.append(

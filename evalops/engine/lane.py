@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 from yarl import URL
 
-from evalops.endpoint import is_loopback, origin
+from evalops.endpoint import origin
 from evalops.engine.failure import Failure
 from evalops.engine.limiter import Limiter
-from evalops.engine.secret import Secret
+from evalops.secret import Secret
 
 
 class Route(StrEnum):
@@ -58,13 +55,3 @@ class Lane:
         if not self.stopped.done():
             self.stopped.set_result(why)
             self.limiter.close()
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The proxy for `url`, None for a direct connection: this machine is never reached through one."""
-    parts = urlsplit(url)
-    excepted = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs lack it
-    if is_loopback(parts.hostname or "") or excepted(parts.netloc, proxies):
-        return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

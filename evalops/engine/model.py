@@ -20,10 +20,11 @@ from evalops import __version__
 from evalops.endpoint import refusal
 from evalops.engine import failure, reply
 from evalops.engine.failure import CallFailed, Failure, Kind
-from evalops.engine.lane import Endpoint, Lane, Route, proxy_for
+from evalops.engine.lane import Endpoint, Lane, Route
 from evalops.engine.limiter import Clock, Limiter, Signal, Sleep
 from evalops.engine.reply import Reply
-from evalops.engine.secret import Secret
+from evalops.secret import Secret
+from evalops.web import proxy_for
 
 __all__ = ["CallFailed", "Client", "Endpoint", "Kind", "Policy", "Reply", "Route", "Secret"]
 
@@ -125,6 +126,12 @@ class Client:
             wait = self._wait_after(lane, row, outcome)
             if wait:
                 await self._rest(lane, wait)
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Forget that `endpoint` was given up: for a process that lives longer than the trouble of an endpoint."""
+        lane = self._lanes.get(endpoint)
+        if lane is not None and lane.stopped.done():
+            del self._lanes[endpoint]
 
     async def _attempt(self, lane: Lane, url: URL, data: bytes, seconds: float) -> Reply | Failure:
         """One request. Its failure is a value: an exception of the HTTP client would carry the request."""
@@ -264,7 +271,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes | None:
     """The body, None where it is larger than any reply."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         size += len(chunk)
         if size > LARGEST_BODY:
             return None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from evalops.fingerprint import canonical
 from evalops.lock import Status
 from evalops.result import Verdict, VerdictStatus
 from evalops.spec import Evaluation
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode  # made once: json.dumps makes one a call
 
 GRACE = 5.0  # seconds that calls in flight have to end after a stop
 
@@ -46,12 +48,12 @@ class Target:
         """How many calls it takes at once."""
         return sum(endpoint.max_in_flight for endpoint in self.endpoints)
 
-    @contextlib.contextmanager
-    def pick(self) -> Iterator[Endpoint]:
+    def pick(self) -> contextlib.AbstractContextManager[Endpoint]:
         """The endpoint with the fewest calls, for the time of one."""
-        if len(self.endpoints) == 1:
-            yield self.endpoints[0]
-            return
+        return contextlib.nullcontext(self.endpoints[0]) if len(self.endpoints) == 1 else self._pick()
+
+    @contextlib.contextmanager
+    def _pick(self) -> Iterator[Endpoint]:
         self.busy = self.busy or [0] * len(self.endpoints)
         index = self.busy.index(min(self.busy))
         self.busy[index] += 1
@@ -213,9 +215,7 @@ class Run:
 
         async def ask(route: Route, body: dict[str, Any]) -> Reply:
             with target.pick() as endpoint:
-                data = json.dumps({"model": endpoint.model, **body}, ensure_ascii=False).encode(
-                    "utf-8", "backslashreplace"
-                )
+                data = _encode({"model": endpoint.model, **body}).encode("utf-8", "backslashreplace")
                 key = hashlib.sha256(b"\0".join((head, route.encode(), data))).digest()
                 known = self._store.reply(key)
                 if known is not None:
@@ -230,7 +230,7 @@ class Run:
 
 
 async def run_all(
-    works: Iterator[Work],
+    works: AsyncGenerator[Work],
     store: Store,
     client: Client,
     report: Report,
@@ -239,30 +239,36 @@ async def run_all(
     *,
     at_once: int,
 ) -> None:
-    """Carries out all jobs, `at_once` at a time, until they are done or `stop` is set.
+    """Carries out jobs as they come, `at_once` at a time, until there are no more or `stop` is set.
 
     Raises EvalopsError where the store cannot be written to: what was committed before is kept.
     """
     running: dict[asyncio.Task[Outcome], Run] = {}
     stopped = asyncio.create_task(stop.wait())
+    coming: asyncio.Task[Work | None] | None = None
+    is_last = False
     try:
         while True:
-            while len(running) < at_once and not stop.is_set():
-                work = next(works, None)
-                if work is None:
-                    break
-                run = Run(work, store, client)
-                running[asyncio.create_task(run.run())] = run
-            if not running:
+            if coming is None and len(running) < at_once and not is_last and not stop.is_set():
+                coming = asyncio.create_task(_next(works))
+            if not running and coming is None:
                 return
             await asyncio.wait(
-                {*running, *(() if stop.is_set() else (stopped,))},
-                timeout=WINDOW,
+                {*running, *((coming,) if coming else ()), *(() if stop.is_set() else (stopped,))},
+                timeout=WINDOW if running else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            if coming is not None and coming.done():
+                work, coming = coming.result(), None
+                is_last = work is None
+                if work is not None and not stop.is_set():
+                    run = Run(work, store, client)
+                    running[asyncio.create_task(run.run())] = run
             store.flush()
             _report(running.values(), report)
             if stop.is_set():
+                await _drop(coming)
+                coming = None
                 await _wind_down(running, store)
             for task in [task for task in running if task.done()]:
                 run = running.pop(task)
@@ -271,15 +277,29 @@ async def run_all(
                 finish(run.work.job, task.result() if not task.cancelled() else Outcome(status=Status.CANCELLED))
     finally:
         stopped.cancel()
+        await _drop(coming)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await works.aclose()
+
+
+async def _next(works: AsyncGenerator[Work]) -> Work | None:
+    return await anext(works, None)
+
+
+async def _drop(task: asyncio.Task[Work | None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _wind_down(running: Mapping[asyncio.Task[Outcome], Run], store: Store) -> None:
     """Lets calls in flight end within the grace time, then drops them."""
     for run in running.values():
         run.stop()
+    if not running:
+        return
     _, late = await asyncio.wait(running, timeout=GRACE)
     for task in late:
         task.cancel()

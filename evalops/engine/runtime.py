@@ -14,8 +14,8 @@ from typing import Self
 from evalops.endpoint import Endpoint
 from evalops.engine import embedded, model, weights
 from evalops.engine.run import Target
-from evalops.engine.secret import Secret
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.secret import Secret
 
 NOTICE_EVERY = 2.0  # seconds
 
@@ -27,7 +27,8 @@ class Runtime:
         self._root = root
         self._notice = notice
         self._stack = AsyncExitStack()
-        self._embedded: dict[str, Target] = {}
+        self._embedded: dict[str, tuple[embedded.Fleet, Target]] = {}
+        self._starting = asyncio.Lock()
         self._told = 0.0
 
     async def __aenter__(self) -> Self:
@@ -38,26 +39,38 @@ class Runtime:
     ) -> None:
         await self._stack.aclose()
 
-    async def target(self, endpoint: Endpoint, workers: int) -> Target:
-        """Where the calls to `endpoint` go. Raises EvalopsError for a missing key or a model that cannot be started."""
+    async def target(self, endpoint: Endpoint, workers: int, key: Secret | None = None) -> Target:
+        """Where the calls to `endpoint` go, with `key` or the one of its credential.
+
+        Raises EvalopsError for a missing key or a model that cannot be started.
+        """
         if endpoint.is_embedded:
-            if endpoint.model not in self._embedded:
-                self._embedded[endpoint.model] = await self._start(endpoint.model)
-            return self._embedded[endpoint.model]
+            return await self._served(endpoint.model)
         found = model.Endpoint(
-            base_url=endpoint.base_url, model=endpoint.model, key=key_of(endpoint), max_in_flight=workers
+            base_url=endpoint.base_url, model=endpoint.model, key=key or key_of(endpoint), max_in_flight=workers
         )
         return Target(identity=f"{endpoint.base_url}\n{endpoint.model}", endpoints=(found,))
 
-    async def _start(self, name: str) -> Target:
-        """Servers for an embedded model, its file fetched first where need be."""
-        path = await asyncio.to_thread(
-            weights.resolve, name, project=self._root, cache=weights.default_cache(), progress=self._progress
-        )
-        self._notice(f"starting {name} on this machine")
-        fleet = await self._stack.enter_async_context(embedded.Fleet(path))
-        identity = f"{name}\n{await asyncio.to_thread(weights.identity, name, self._root)}"
-        return Target(identity=identity, endpoints=fleet.endpoints, is_embedded=True)
+    async def _served(self, name: str) -> Target:
+        """An embedded model's servers, those that have died started again; its file is fetched first where need be."""
+        async with self._starting:
+            known = self._embedded.get(name)
+            if known is not None:
+                fleet, target = known
+                endpoints = await fleet.start()
+                if endpoints == target.endpoints:
+                    return target
+                identity = target.identity
+            else:
+                path = await asyncio.to_thread(
+                    weights.resolve, name, project=self._root, cache=weights.default_cache(), progress=self._progress
+                )
+                self._notice(f"starting {name} on this machine")
+                fleet = await self._stack.enter_async_context(embedded.Fleet(path))
+                identity = f"{name}\n{await asyncio.to_thread(weights.identity, name, self._root)}"
+            target = Target(identity=identity, endpoints=fleet.endpoints, is_embedded=True)
+            self._embedded[name] = (fleet, target)
+            return target
 
     def _progress(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()

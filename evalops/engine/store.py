@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,10 @@ BATCH = 500  # writes; more are committed at once
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL, status TEXT NOT NULL,
-    message TEXT, rows INTEGER NOT NULL, created_at TEXT NOT NULL, finished_at TEXT
+    message TEXT, rows INTEGER NOT NULL, created_at TEXT NOT NULL, finished_at TEXT,
+    started_at TEXT, request TEXT, results TEXT
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created_at DESC, id);
 CREATE TABLE IF NOT EXISTS rows (
     job TEXT NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, status TEXT NOT NULL, value,
     reason TEXT, feedback TEXT, rung TEXT, detail TEXT NOT NULL,
@@ -39,11 +41,16 @@ CREATE TABLE IF NOT EXISTS replies (
 """
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode  # made once: json.dumps makes one a call
 _REPLY = tuple(name for name in Reply.__slots__ if name != "is_kept")
 
 
 class JobRecord(NamedTuple):
-    """A job of the local engine."""
+    """A job of the engine.
+
+    A job of the server also has what was asked for and what came out, as JSON in the server's words, which
+    `status` is then one of, too.
+    """
 
     id: str
     fingerprint: str
@@ -52,7 +59,10 @@ class JobRecord(NamedTuple):
     message: str | None
     rows: int
     created_at: str
-    finished_at: str | None
+    finished_at: str | None = None
+    started_at: str | None = None
+    request: str | None = None
+    results: str | None = None
 
 
 class Stored(NamedTuple):
@@ -118,7 +128,7 @@ class Store:
     def add_job(self, job: JobRecord) -> JobRecord:
         """Inserts a job; one with the same id stays as it is. Returns what the store holds. Durable."""
         with self._durably():
-            self._database.execute("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", job)
+            self._database.execute("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", job)
         return self.job(job.id) or job
 
     def set_status(self, job: str, status: str, message: str | None, finished_at: str | None) -> None:
@@ -130,22 +140,43 @@ class Store:
                 (status, _storable(message), finished_at, job),
             )
 
+    def conclude(self, job: str, status: str, results: str, finished_at: str) -> None:
+        """Records how a job of the server ended: its last status with its results, together."""
+        self.flush()
+        with self._durably():
+            self._database.execute(
+                "UPDATE jobs SET status = ?, results = ?, finished_at = ? WHERE id = ?",
+                (status, _storable(results), finished_at, job),
+            )
+
+    def start(self, job: str, status: str, started_at: str) -> None:
+        """Records that a job of the server is under way; when it began first stays."""
+        with self._explained():
+            self._database.execute(
+                "UPDATE jobs SET status = ?, started_at = coalesce(started_at, ?) WHERE id = ?",
+                (status, started_at, job),
+            )
+
     def job(self, id_: str) -> JobRecord | None:
         """One job, or None."""
         with self._explained():
             found = self._database.execute("SELECT * FROM jobs WHERE id = ?", (id_,)).fetchone()
         return JobRecord(*found) if found else None
 
-    def jobs(self) -> list[JobRecord]:
-        """All jobs, newest first."""
+    def jobs(self, *, status: Collection[str] = (), limit: int = -1) -> list[JobRecord]:
+        """The jobs, newest first: all, or those with one of these words as their status, at most `limit`."""
+        where = f"WHERE status IN ({', '.join('?' * len(status))})" if status else ""
         with self._explained():
-            found = self._database.execute("SELECT * FROM jobs ORDER BY created_at DESC, id").fetchall()
+            found = self._database.execute(
+                f"SELECT * FROM jobs {where} ORDER BY created_at DESC, id LIMIT ?",  # noqa: S608 - marks only
+                (*status, limit),
+            ).fetchall()
         return [JobRecord(*each) for each in found]
 
     def add_row(self, job: str, position: int, verdict: Verdict, detail: Mapping[str, Any], checksum: int) -> None:
         """Gathers one row for the next commit. `checksum`, not 0, is of what was judged."""
         key, status, value, reason, feedback, orders, rung, _ = verdict
-        text = json.dumps({**detail, "orders": orders, "checksum": checksum}, ensure_ascii=False)
+        text = _encode({**detail, "orders": orders, "checksum": checksum})
         found = (key, status.value, value, reason, feedback, rung, text)
         self._rows.append((job, position, *map(_storable, found)))
 
@@ -198,8 +229,10 @@ class Store:
         """A reply kept from an earlier call with the same content."""
         text = self._replies.get(key)
         if text is None:
-            with self._explained():
+            try:  # written out: once a row, a context would cost half as much as the query
                 found = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            except (sqlite3.Error, OSError) as error:
+                raise self._unusable(error) from error
             if found is None:
                 return None
             text = found[0]
@@ -207,8 +240,8 @@ class Store:
 
     def add_reply(self, key: bytes, reply: Reply) -> None:
         """Gathers one reply for the next commit."""
-        value = {name: getattr(reply, name) for name in _REPLY if getattr(reply, name) is not None}
-        self._replies[key] = json.dumps(value, ensure_ascii=False)
+        value = {name: value for name in _REPLY if (value := getattr(reply, name)) is not None}
+        self._replies[key] = _encode(value)
 
     @contextmanager
     def _durably(self) -> Iterator[None]:
@@ -226,16 +259,19 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise EvalopsError(
-                Diagnostic(
-                    code="store/unusable",
-                    message=f"the job store cannot be used: {error}",
-                    mark=Mark(_shown(self.path)),
-                    hint="free some disk space, then run the same command again: finished rows are kept"
-                    if "full" in str(error)
-                    else "check that the folder can be written to; if the file is damaged, remove it",
-                )
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> EvalopsError:
+        return EvalopsError(
+            Diagnostic(
+                code="store/unusable",
+                message=f"the job store cannot be used: {error}",
+                mark=Mark(_shown(self.path)),
+                hint="free some disk space, then run the same command again: finished rows are kept"
+                if "full" in str(error)
+                else "check that the folder can be written to; if the file is damaged, remove it",
+            )
+        )
 
 
 def _storable(value: Any) -> Any:

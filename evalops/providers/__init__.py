@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from evalops.project import Project
     from evalops.providers.base import Provider
 
-PROVIDERS = {"local": "evalops.providers.local"}
+PROVIDERS = {"local": "evalops.providers.local", "together": "evalops.providers.together"}
 
 
 def open_provider(name: str, project: Project) -> Provider:

@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,14 @@ from evalops.errors import Diagnostic, EvalopsError
 from evalops.fingerprint import Identity
 from evalops.lock import Status
 from evalops.project import Project
-from evalops.providers.base import Event, Finished, Job, Notice, Progress, Refused, Request, Unclear
+from evalops.providers.base import Event, Finished, Job, Listing, Notice, Progress, Refused, Request, Unclear
 from evalops.result import Usage, Verdict
 from evalops.settings import Settings
 from evalops.spec import Evaluation, Model
 
 if TYPE_CHECKING:
     from evalops.engine.run import Target, Work
+    from evalops.engine.runtime import Runtime
     from evalops.engine.store import JobRecord, Store
 
 STORE = "store.sqlite"
@@ -45,6 +46,8 @@ class Local:
 
     name = "local"
     origin: str | None = None
+    is_repeatable = True
+    visibility_lag = 0.0
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -64,7 +67,10 @@ class Local:
                 found[served.model] = weights.identity(served.model, self._project.root)
         return found
 
-    def prepare(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
+    def endpoints(self, evaluation: Evaluation) -> tuple[Endpoint, ...]:
+        return tuple(self._endpoint(evaluation, model) for model in evaluation.models)
+
+    def request(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
         use = dataset.uses(evaluation, semantics.variables(evaluation))
         return Request(
             evaluation=evaluation,
@@ -72,6 +78,9 @@ class Local:
             generation=generation,
             rows=lambda: dataset.keys(dataset.read(lambda: self._project.open(use.path), use.path, use.columns), use),
         )
+
+    def prepare(self, request: Request) -> Request:
+        return request
 
     def submit(self, request: Request) -> Job | Refused | Unclear:
         from evalops.engine.store import JobRecord
@@ -99,19 +108,32 @@ class Local:
     def follow(self, work: Sequence[tuple[Job, Request]]) -> Following:
         return Following(self, self._project, work)
 
-    def list(self, since: str | None = None) -> tuple[list[Job], bool]:
+    def list(self, since: str | None = None) -> Listing:
         if not (self._project.state / STORE).exists():
-            return [], True
-        return [_job(record) for record in self._store.jobs()], True
+            return Listing([], True)
+        return Listing([_job(record) for record in self._store.jobs()], True)
 
-    def rows(self, job: str) -> Iterator[tuple[Verdict, dict[str, Any]]]:
+    def job(self, id_: str) -> Job | None:
+        record = self._store.job(id_)
+        return record and _job(record)
+
+    def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
+        return False  # nothing is ever in doubt here
+
+    def known(self, wanted: Iterable[tuple[Evaluation, Identity]], held: Mapping[str, tuple[str, int]]) -> Sequence[Job]:
+        return self.list().jobs
+
+    def rows(self, job: str, request: Request | None) -> Iterator[tuple[Verdict, dict[str, Any]]]:
+        return self._stored(job)
+
+    def _stored(self, job: str) -> Iterator[tuple[Verdict, dict[str, Any]]]:
         if (self._project.state / STORE).exists():
             for stored in self._store.rows(job):
                 yield stored.verdict, stored.detail
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
         total: dict[str, list[int | None]] = {}
-        for _, detail in self.rows(job):
+        for _, detail in self._stored(job):
             for model, used in detail.get("usage", {}).items():
                 sums = total.setdefault(model, [0, 0, 0, 0])
                 total[model] = [None if None in (x, y) else x + y for x, y in zip(sums, used, strict=True)]
@@ -126,6 +148,9 @@ class Local:
     def retry(self, job: str) -> None:
         self._store.forget_errors(job)
         self._store.set_status(job, Status.PENDING.value, None, None)
+
+    def time(self) -> datetime:
+        return datetime.now(UTC)
 
     def close(self) -> None:
         if self._opened is not None:
@@ -258,14 +283,8 @@ class Following:
                 Client(policy=policy) as client,
                 Runtime(self._project.root, lambda text: self._events.put(Notice(text))) as runtime,
             ):
-                works: list[Work] = []
-                for job, request in self._requests:
-                    try:
-                        works.append(await self._work(job, request, runtime, settings))
-                    except EvalopsError as error:
-                        self._finish(store, job.id, Status.FAILED, str(error), error.diagnostics[0].hint)
                 await run_all(
-                    iter(works),
+                    self._works(store, runtime, settings),
                     store,
                     client,
                     self._report,
@@ -276,7 +295,16 @@ class Following:
         finally:
             store.close()
 
-    async def _work(self, job: Job, request: Request, runtime: Any, settings: Settings) -> Work:
+    async def _works(self, store: Store, runtime: Runtime, settings: Settings) -> AsyncGenerator[Work]:
+        for job, request in self._requests:
+            try:
+                work = await self._work(job, request, runtime, settings)
+            except EvalopsError as error:
+                self._finish(store, job.id, Status.FAILED, str(error), error.diagnostics[0].hint)
+            else:
+                yield work
+
+    async def _work(self, job: Job, request: Request, runtime: Runtime, settings: Settings) -> Work:
         from evalops.engine.run import Work
 
         evaluation = request.evaluation

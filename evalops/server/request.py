@@ -1,0 +1,439 @@
+"""From the parameters of a request to an evaluation: every rule that the request alone can break."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, NoReturn
+
+from evalops import document, endpoint, schema, semantics, template
+from evalops.endpoint import EMBEDDED, VENDORS, Endpoint
+from evalops.errors import EvalopsError, Mark
+from evalops.secret import MASK, Secret
+from evalops.server.problem import Problem
+from evalops.settings import Serve, Settings
+from evalops.spec import Candidate, Column, DatasetRef, Evaluation, Judge, Layer, Model, Places, Text, Type
+
+TOKEN = "external_api_token"  # noqa: S105 - the name of a field
+IMAGES = "image_data_urls"
+ROLES = {
+    Type.CLASSIFY: ("model_to_evaluate",),
+    Type.SCORE: ("model_to_evaluate",),
+    Type.COMPARE: ("model_a", "model_b"),
+}
+SOURCES = ("serverless", "dedicated", "external")
+
+MAX_DEPTH = 20  # of lists and objects inside each other; no documented field needs more than 3
+MAX_LABELS = 1_000
+MAX_NAME = 1_000  # characters of a label, a column, a model
+MAX_WHOLE = 2**31 - 1
+MAX_SCORE = 1e15
+MAX_WORKERS = 256  # more are taken for as many: each holds a row in memory
+EMBEDDED_TOKENS = 512  # the official CLI always asks for 16000, and a small model may never stop by itself
+MAX_LISTED = 100  # columns in one message
+
+(_EMPTY,), _ = document.parse(b"{}", "request")
+_PLACES = Places((Layer((), _EMPTY, ()),))  # no file holds the request
+
+
+class Asked(NamedTuple):
+    """What a request asks for. `parameters` are echoed as they came, with their tokens masked.
+
+    `secrets` are by role (`judge`, `model_a` …), as is `whole_row`: the models that came without an input template,
+    for `complete`. `endpoints` answers `evaluation.models` one to one.
+    """
+
+    type: str
+    parameters: dict[str, Any]
+    evaluation: Evaluation
+    file: str
+    secrets: dict[str, Secret]
+    endpoints: tuple[Endpoint, ...]
+    whole_row: frozenset[str]
+
+
+def read(body: Any, settings: Settings, serve: Serve | None = None) -> Asked:
+    """The evaluation that the body of a request describes. Raises Problem (400) with the field that is wrong.
+
+    `serve` is by default that of the settings. null is taken for an absent key; keys that the service does not know
+    are echoed and otherwise ignored.
+    """
+    echo, serve = _masked(body), serve or settings.serve
+    if not isinstance(body, dict):
+        raise Problem(400, "the body must be a JSON object with `type` and `parameters`")
+    top = _Fields("", body)
+    kind = Type(top.choice("type", [each.value for each in Type]))
+    fields = top.object("parameters")
+    file = fields.text("input_data_file_path")
+    judge = _model(fields.object("judge"), "judge", settings, serve)
+    called = []
+    candidates: list[Candidate] = []
+    for role in ROLES[kind]:
+        value = fields.required(role) if kind is Type.COMPARE else fields.get(role)
+        if isinstance(value, dict):
+            called.append(_model(fields.object(role), role, settings, serve))
+            candidates.append(called[-1].model)
+        elif isinstance(value, str):
+            candidates.append(Column(fields.text(role)))
+        elif value is not None:
+            fields.refuse(role, "must be the name of a dataset column or an object that describes a model")
+    evaluation = Evaluation(
+        address="job",
+        name="job",
+        spec="request",
+        type=kind,
+        provider="local",
+        dataset=DatasetRef(path="dataset.jsonl", columns={}),
+        judge=Judge(model=judge.model, template=judge.model.system_template),
+        candidates=tuple(candidates),
+        places=_PLACES,
+        **_verdicts(kind, fields),
+    )
+    called.append(judge)
+    return Asked(
+        type=kind.value,
+        parameters=echo["parameters"],
+        evaluation=evaluation,
+        file=file,
+        secrets={str(each.model.route[0]): each.secret for each in called if each.secret},
+        endpoints=tuple(each.endpoint for each in called),
+        whole_row=frozenset(str(each.model.route[0]) for each in called[:-1] if each.model.input_template is None),
+    )
+
+
+def complete(asked: Asked, columns: Sequence[str]) -> Evaluation:
+    """The evaluation for a dataset with these columns: a model without an input template is shown the row.
+
+    That is every column which nothing else uses, or the only one there is. Where this leaves nothing, the model stays
+    without a template, which `unsupported` then reports.
+    """
+    evaluation = asked.evaluation
+    source = _row_template(evaluation, columns) if asked.whole_row else None
+    if source is None:
+        return evaluation
+    return replace(
+        evaluation,
+        candidates=tuple(
+            replace(each, input_template=Text(source, (*each.route, "input_template")))
+            if isinstance(each, Model) and each.route[0] in asked.whole_row
+            else each
+            for each in evaluation.candidates
+        ),
+    )
+
+
+def unsupported(evaluation: Evaluation, columns: Sequence[str]) -> str | None:
+    """Why a completed evaluation cannot run on a dataset with these columns, or None: the service's rules and words."""
+    used = {*semantics.variables(evaluation), *evaluation.response_columns}
+    problems = []
+    if IMAGES in columns:
+        problems.append(f"This server cannot judge images: no model is shown the column '{IMAGES}'. Remove it.")
+    blind = [each.route[0] for each in evaluation.candidates if isinstance(each, Model) and each.input_template is None]
+    if blind:
+        problems.append(
+            f"{_list(blind)} came without an input_template, and no column is left that it could be shown. "
+            "Add an input_template with what the model is to be shown."
+        )
+    if missing := used - {*columns}:
+        problems.append(
+            f"Missing dataset column(s): {_list(missing)}. "
+            f"A template or a model field names them, and the dataset has {_list(columns)}."
+        )
+    if unused := {*columns} - used - {IMAGES}:
+        problems.append(
+            f"Unsupported dataset column(s): {_list(unused)}. Each column must be referenced by a model or judge "
+            f"template, or be a recognized field ('{IMAGES}'). "
+            "Remove unused columns or reference them in a template."
+        )
+        if nameless := [column for column in unused if not _is_name(column)]:
+            problems.append(f"No template can name {_list(nameless)}: rename or remove them.")
+    return " ".join(problems) or None
+
+
+# --- what a model is shown that came without a template ---
+
+
+def _row_template(evaluation: Evaluation, columns: Sequence[str]) -> str | None:
+    shown = [column for column in columns if column not in evaluation.response_columns and column != IMAGES]
+    used = semantics.variables(evaluation)
+    # Where the judge's template names all columns, one may be the right answer, which a candidate must not see: only
+    # a single column is surely the question.
+    rest = [column for column in shown if column not in used] or (shown if len(shown) == 1 else [])
+    names = [column for column in rest if _is_name(column)]
+    if len(rest) == len(names) == 1:
+        return f"{{{{ {names[0]} }}}}"
+    return "\n".join(f"{name}: {{{{ {name} }}}}" for name in names) or None
+
+
+def _is_name(column: str) -> bool:
+    """Whether a template can name this column."""
+    found = template.parse(f"{{{{ {column} }}}}")
+    return isinstance(found, template.Template) and found.variables == {column}
+
+
+def _list(names: Iterable[Any]) -> str:
+    found = sorted(map(str, names))
+    more = len(found) - MAX_LISTED
+    return f"{found[:MAX_LISTED]}" + (f" and {more} more" if more > 0 else "")
+
+
+# --- fields ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """An object of the request. `path` is where it stands; a null is as good as no key at all."""
+
+    path: str
+    values: Mapping[str, Any]
+
+    def param(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        raise Problem(400, f"`{self.param(key)}` {why}", param=self.param(key))
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key)
+
+    def required(self, key: str) -> Any:
+        value = self.get(key)
+        return self.refuse(key, "is required") if value is None else value
+
+    def object(self, key: str) -> _Fields:
+        value = self.required(key)
+        return _Fields(self.param(key), value) if isinstance(value, dict) else self.refuse(key, "must be an object")
+
+    def text(self, key: str, *, longest: int = MAX_NAME) -> str:
+        """A required text, not empty."""
+        value = self.required(key)
+        if not isinstance(value, str):
+            self.refuse(key, "must be a string")
+        if not value.strip() or len(value) > longest:
+            self.refuse(key, f"must have 1 to {longest} characters" if value.strip() else "must not be empty")
+        return value
+
+    def choice(self, key: str, known: Sequence[str]) -> str:
+        value = self.required(key)
+        return str(value) if value in known else self.refuse(key, f"must be one of {', '.join(known)}")
+
+    def boolean(self, key: str) -> bool:
+        value = self.get(key)
+        return bool(value) if value is None or isinstance(value, bool) else self.refuse(key, "must be true or false")
+
+    def whole(self, key: str) -> int | None:
+        value = self.get(key)
+        if value is not None and (type(value) is not int or not 1 <= value <= MAX_WHOLE):
+            self.refuse(key, f"must be a whole number from 1 to {MAX_WHOLE}")
+        return value
+
+    def number(self, key: str, low: float = -MAX_SCORE, high: float = MAX_SCORE) -> float | None:
+        value = self.get(key)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not low <= value <= high:
+            self.refuse(key, f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def texts(self, key: str, least: int) -> tuple[str, ...]:
+        value = self.required(key)
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self.refuse(key, "must be a list of strings")
+        if not least <= len(value) <= MAX_LABELS:
+            self.refuse(key, f"must have {least} to {MAX_LABELS} items, it has {len(value)}")
+        return tuple(value)
+
+    def template(self, key: str) -> Text | None:
+        """A template that can be read; an empty one shows nothing, so it is as good as none."""
+        source = self.get(key)
+        if source is not None and not isinstance(source, str):
+            self.refuse(key, "must be a string")
+        if not source:
+            return None
+        parsed = template.parse(source)
+        if not isinstance(parsed, template.Template):
+            problem = parsed[0]
+            hint = f"; {problem.hint}" if problem.hint else ""
+            self.refuse(key, f"is no usable template: line {problem.line}: {problem.message}{hint}")
+        return Text(source, (*self.path.split(".")[1:], key))
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _masked(value: Any, depth: int = 0) -> Any:
+    """A copy without tokens, refused where it could not be sent back as JSON."""
+    if depth > MAX_DEPTH:
+        raise Problem(400, f"the body has more than {MAX_DEPTH} lists and objects inside each other")
+    match value:
+        case dict():
+            return {
+                _masked(key): MASK if key.casefold() == TOKEN and each is not None else _masked(each, depth + 1)
+                for key, each in value.items()
+            }
+        case list():
+            return [_masked(each, depth + 1) for each in value]
+        case float() if not math.isfinite(value):
+            raise Problem(400, "the body has a number that JSON does not know: NaN, Infinity, or too large")
+        case str() if _HALF.search(value):
+            raise Problem(400, "the body has half a surrogate pair, which is no character")
+    return value
+
+
+# --- verdicts ---
+
+
+def _verdicts(kind: Type, fields: _Fields) -> dict[str, Any]:
+    """The fields of an evaluation that say what a verdict is."""
+    match kind:
+        case Type.CLASSIFY:
+            labels = _labels(fields)
+            return {"labels": labels, "pass_labels": _pass_labels(fields, labels)}
+        case Type.SCORE:
+            return _range(fields)
+        case Type.COMPARE:
+            return {"both_orders": not fields.boolean("disable_position_bias_correction")}
+
+
+def _labels(fields: _Fields) -> tuple[str, ...]:
+    labels = fields.texts("labels", 2)
+    first: dict[str, str] = {}
+    for label in labels:
+        if not label.strip() or len(label.splitlines()) != 1 or len(label) > MAX_NAME:
+            fields.refuse("labels", f"must hold labels of one line and 1 to {MAX_NAME} characters")
+        folded = label.strip().casefold()
+        if folded in first:
+            same = f"{first[folded][:60]!r} and {label[:60]!r}"
+            fields.refuse("labels", f"must hold distinct labels: a judge cannot keep {same} apart")
+        first[folded] = label
+    return labels
+
+
+def _pass_labels(fields: _Fields, labels: tuple[str, ...]) -> tuple[str, ...]:
+    if fields.get("pass_labels") is None:
+        return ()
+    passing = fields.texts("pass_labels", 1)
+    for label in passing:
+        if label not in labels:
+            hint = schema.nearest(label[:60], labels)
+            why = f"must be within `labels`: {label[:60]!r} is none of them" + (f"; {hint}" if hint else "")
+            fields.refuse("pass_labels", why)
+    return tuple(dict.fromkeys(passing))
+
+
+def _range(fields: _Fields) -> dict[str, float | None]:
+    for key in ("min_score", "max_score"):
+        fields.required(key)
+    names = ("min_score", "max_score", "pass_threshold")
+    low, high, threshold = (fields.number(key) for key in names)
+    assert low is not None
+    assert high is not None
+    if low >= high:
+        fields.refuse("min_score", f"must be below `{fields.param('max_score')}`: {low:g} is not below {high:g}")
+    if threshold is not None and not low <= threshold <= high:
+        fields.refuse("pass_threshold", f"must lie between the scores {low:g} and {high:g}, it is {threshold:g}")
+    return {"min_score": low, "max_score": high, "pass_threshold": threshold}
+
+
+# --- models ---
+
+
+class _Called(NamedTuple):
+    """A model with the place it is served at and the token for that."""
+
+    model: Model
+    endpoint: Endpoint
+    secret: Secret | None
+
+
+def _model(fields: _Fields, role: str, settings: Settings, serve: Serve) -> _Called:
+    name = fields.text("model")
+    source = fields.choice("model_source", SOURCES)
+    system = fields.template("system_template")
+    if role == "judge" and system is None:
+        fields.refuse("system_template", "is required")
+    tokens, workers = fields.whole("max_tokens"), fields.whole("num_workers")
+    found, secret = (
+        _external(fields, name, serve) if source == "external" else (_served(fields, name, settings, serve), None)
+    )
+    return _Called(
+        Model(
+            model=name,
+            route=(role,),
+            model_source=source,
+            system_template=system,
+            input_template=fields.template("input_template") if role != "judge" else None,
+            max_tokens=min(tokens, EMBEDDED_TOKENS) if tokens and found.is_embedded else tokens,
+            temperature=fields.number("temperature", 0, 2),
+            num_workers=workers and min(workers, MAX_WORKERS),
+        ),
+        found,
+        secret,
+    )
+
+
+def _served(fields: _Fields, name: str, settings: Settings, serve: Serve) -> Endpoint:
+    """Where the settings say that an id is served. What they do not name is never looked for: it may be any file."""
+    try:
+        if name in settings.models:
+            return _named(name, settings)
+        default = serve.default_model
+        if default is None:
+            fields.refuse(
+                "model",
+                f"is a model that this server does not have: {name[:100]!r}; its owner can add it under `models:` in "
+                "evalops.yaml, or answer every such id with one model: `evalops serve --default-model NAME`",
+            )
+        if default in settings.models:
+            return _named(default, settings)
+        if default.startswith(EMBEDDED):
+            return Endpoint(base_url="", model=default)
+        return endpoint.resolve(Model(model=default, route=()), settings, Mark("--default-model"))
+    except EvalopsError as error:
+        fields.refuse("model", f"cannot be called, by this server's settings: {error}")
+
+
+def _named(name: str, settings: Settings) -> Endpoint:
+    """The endpoint of an id of `models`, which is either served somewhere or another name for a model."""
+    entry = settings.models[name]
+    if "base_url" not in entry and not str(entry.get("model", "")).startswith(EMBEDDED):
+        keys = ("model_source", "external_base_url", "credential")
+        model = Model(model=entry.get("model", name), route=(), **{key: entry.get(key) for key in keys})
+    else:
+        model = Model(model=name, route=())
+    return endpoint.resolve(model, settings, settings.mark("models", name))
+
+
+def _external(fields: _Fields, name: str, serve: Serve) -> tuple[Endpoint, Secret]:
+    """The endpoint that a request names itself. The server's own keys are never used for it."""
+    if fields.get("external_base_url") is not None:
+        key, url = "external_base_url", fields.text("external_base_url")
+    else:
+        key, prefix = "model", next((each for each in VENDORS if name.startswith(each)), None)
+        if prefix in (None, name):
+            known = ", ".join(f"{each}…" for each in VENDORS)
+            fields.refuse("external_base_url", f"is required: the model is none of {known}")
+        url, name = VENDORS[prefix].base_url, name.removeprefix(prefix)
+    if reason := endpoint.refusal(url):
+        fields.refuse(key, f"is not allowed: {reason}")
+    origin = endpoint.origin(url)
+    if origin not in {_origin_or_none(each) for each in serve.external_origins}:
+        fields.refuse(
+            key,
+            f"leads to {origin}, where this server sends nothing; its owner can allow that with "
+            f"`serve: {{external_origins: [{origin}]}}` in evalops.yaml",
+        )
+    token = fields.text(TOKEN)
+    try:
+        return Endpoint(base_url=url.rstrip("/"), model=name), Secret(token)
+    except ValueError as error:
+        fields.refuse(TOKEN, f"cannot be sent: {error}")
+
+
+def _origin_or_none(url: str) -> str | None:
+    try:
+        return endpoint.origin(url)
+    except ValueError:
+        return None
