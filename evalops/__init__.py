@@ -3,7 +3,7 @@
 A spec becomes a plan in pure steps, values in and values out; each module imports only those before it:
 
     errors       problems as values, exit codes         fingerprint  what can change a verdict, and its digests
-    secret       a value that is never shown
+    secret       a value that is never shown            parquet      rows of one more format
     document     YAML with the place of every key       dataset      rows as a stream, row keys
     schema       JSON Schema checks in plain words      result       verdicts and summaries
     settings     evalops.yaml                           stats        intervals and tests

@@ -1,4 +1,4 @@
-"""Datasets as streams: JSONL and CSV rows one at a time, their digests, and the keys that name them.
+"""Datasets as streams: JSONL, CSV and Parquet rows one at a time, their digests, and the keys that name them.
 
 Nothing here holds a whole dataset: a file of a million rows needs the memory of one.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from evalops import schema
+from evalops import parquet, schema
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
 from evalops.fingerprint import Digests, canonical, sha256
 from evalops.spec import Evaluation
@@ -66,7 +66,7 @@ def uses(evaluation: Evaluation, variables: Iterable[str]) -> Uses:
 
 
 def read(open_file: Open, path: str, columns: tuple[tuple[str, str], ...] = ()) -> Iterator[Row]:
-    """The rows of a JSONL or CSV file, by its suffix.
+    """The rows of a JSONL, CSV or Parquet file, by its suffix.
 
     Raises EvalopsError with the line of the first row that cannot be read; an empty file is an error.
     """
@@ -357,10 +357,23 @@ def _header(cells: list[str], path: str) -> list[str]:
     return cells
 
 
+def _parquet(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not parquet.is_installed():
+        message = "Parquet files need the extra `parquet`, which is not installed"
+        _fail("not-installed", message, Mark(path), "install it:\n  pip install 'evalops-cli[parquet]'")
+    number = 0
+    try:
+        for number, row in enumerate(parquet.rows(stream), 1):
+            yield number, row
+    except parquet.Unreadable as error:
+        _fail("row", f"the file cannot be read from row {number + 1} on: {error}", Mark(path), "save it anew")
+
+
 _READERS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[int, dict[str, Any]]]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".csv": _csv,
+    ".parquet": _parquet,
 }
 
 

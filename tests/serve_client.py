@@ -151,4 +151,4 @@ def read(connection: socket.socket) -> Answer:
         piece = connection.recv(65536)
         assert piece, "the answer is cut short"
         body += piece
-    return Answer(int(line.split(b" ")[1]), headers, body)
+    return Answer(int(line.split(b" ")[1]), headers, body[: int(fields[b"content-length"])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -360,3 +361,19 @@ def test_calls_go_to_the_endpoint_with_the_fewest() -> None:
         with target.pick(), target.pick():
             assert target.busy == [2, 2]
     assert target.busy == [0, 0]
+
+
+def test_a_bug_fails_its_job_alone_and_is_raised_in_the_end(store: Store, server: Server) -> None:
+    def broken() -> Any:
+        yield from ()
+        raise LookupError("a bug")
+
+    good = work_of(evaluation(), truths(20), server.url, job="job-1")
+    bad = replace(work_of(evaluation(name="other"), truths(5), server.url, job="job-2"), rows=broken)
+    watch = Watch()
+    with pytest.raises(LookupError):
+        carry_out(store, bad, good, watch=watch)
+    assert watch.outcomes["job-1"].status is Status.COMPLETED and len(rows_of(store)) == 20
+    assert watch.outcomes["job-2"] == Outcome(
+        status=Status.FAILED, message="a bug of evalops stopped the job: LookupError"
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import resource
 import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -201,7 +204,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing(tmp_path: Path, models
 # --- signals ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_keeps_every_answered_row(tmp_path: Path, models: Server, number: signal.Signals) -> None:
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         job = client.create(client.upload(replies(200)))
@@ -379,6 +382,39 @@ def test_a_full_disk_refuses_jobs_and_files(tmp_path: Path, models: Server) -> N
         assert not list((server.store / "jobs").iterdir())
         assert len(client.completed(client.create(file))) == 5
         assert len(client.completed(client.create(client.upload(replies(3))))) == 3
+        assert server.stop() == 0
+    assert "Traceback" not in server.stderr()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a server on a disk of its own, with room for 8 MB and 300 files."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=300", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+@pytest.mark.parametrize("what", ["bytes", "files"])
+def test_a_disk_without_room(small_disk: Path, models: Server, what: str) -> None:
+    with served(small_disk, model_url=models.url) as server, Client(server) as client:
+        file = client.upload(replies(5))
+        ballast = small_disk / "ballast"
+        ballast.mkdir()
+        with contextlib.suppress(OSError):
+            for number in range(1000):
+                (ballast / str(number)).write_bytes(b"0" * 65536 if what == "bytes" else b"")
+        refused = client.http.post("/v1/evaluation", json=asked(file))
+        assert refused.status_code == 503
+        assert problem(refused.json())["message"].startswith("the server cannot store anything now")
+        assert client.http.get("/v1/evaluation").json() == []
+        shutil.rmtree(ballast)
+        assert not list((server.store / "jobs").glob("*"))
+        assert len(client.completed(client.create(file))) == 5
         assert server.stop() == 0
     assert "Traceback" not in server.stderr()
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from evalops.server.files import MOST_ANNOUNCED, File, Files, describe
+from evalops.server.file import File, describe
+from evalops.server.files import MOST_ANNOUNCED, Files
 from evalops.server.problem import Problem
 
 ROWS = b'{"q": "a"}\n{"q": "b"}\n'

@@ -52,12 +52,17 @@ def command(**options: Any) -> int:
     from evalops.server import app, listen
 
     with held(folder / "serve.lock", "serve/locked", "another server has this store"):
-        application = app.create(app.Options(folder=folder, root=root, settings=settings, key=key, say=_log))
+        try:
+            application = app.create(app.Options(folder=folder, root=root, settings=settings, key=key, say=_log))
+        except OSError as error:
+            message = f"the store {folder} cannot be used: {error.strerror or error}"
+            raise _problem("store", message, "give --store a folder that nothing else uses") from None
         try:
             listening = listen.bind(options["host"], options["port"])
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             where = f"{options['host']} port {options['port']}"
-            raise _problem("address", f"cannot listen at {where}: {error.strerror or error}", "try --port 0") from None
+            raise _problem("address", f"cannot listen at {where}: {reason}", "try --port 0") from None
         with listening:
             address = listening.getsockname()
             listen.run(

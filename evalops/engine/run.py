@@ -241,8 +241,10 @@ async def run_all(
 ) -> None:
     """Carries out jobs as they come, `at_once` at a time, until there are no more or `stop` is set.
 
-    Raises EvalopsError where the store cannot be written to: what was committed before is kept.
+    Raises EvalopsError where the store cannot be written to: what was committed before is kept. A bug that one job
+    runs into fails that job, and is raised once the others have ended.
     """
+    bugs: list[BaseException] = []
     running: dict[asyncio.Task[Outcome], Run] = {}
     stopped = asyncio.create_task(stop.wait())
     coming: asyncio.Task[Work | None] | None = None
@@ -252,6 +254,8 @@ async def run_all(
             if coming is None and len(running) < at_once and not is_last and not stop.is_set():
                 coming = asyncio.create_task(_next(works))
             if not running and coming is None:
+                if bugs:
+                    raise bugs[0]
                 return
             await asyncio.wait(
                 {*running, *((coming,) if coming else ()), *(() if stop.is_set() else (stopped,))},
@@ -274,7 +278,7 @@ async def run_all(
                 run = running.pop(task)
                 store.flush()
                 report(run.work.job, _rows_done(run), dict(run.counts))
-                finish(run.work.job, task.result() if not task.cancelled() else Outcome(status=Status.CANCELLED))
+                finish(run.work.job, _outcome(task, bugs))
     finally:
         stopped.cancel()
         await _drop(coming)
@@ -282,6 +286,17 @@ async def run_all(
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await works.aclose()
+
+
+def _outcome(task: asyncio.Task[Outcome], bugs: list[BaseException]) -> Outcome:
+    """How a job's task ended. Raises EvalopsError where it could not write to the store."""
+    if task.cancelled():
+        return Outcome(status=Status.CANCELLED)
+    error = task.exception()
+    if error is None or isinstance(error, EvalopsError):
+        return task.result()
+    bugs.append(error)
+    return Outcome(status=Status.FAILED, message=f"a bug of evalops stopped the job: {type(error).__name__}")
 
 
 async def _next(works: AsyncGenerator[Work]) -> Work | None:

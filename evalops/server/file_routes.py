@@ -19,7 +19,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from evalops.server.body import PATIENCE, Body
-from evalops.server.files import File, Files, Upload, describe
+from evalops.server.file import File, describe
+from evalops.server.files import Files, Upload
 from evalops.server.form import LONGEST_FORM, Form
 from evalops.server.problem import Problem
 

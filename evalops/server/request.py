@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from evalops import document, endpoint, schema, semantics, template
 from evalops.endpoint import EMBEDDED, VENDORS, Endpoint
 from evalops.errors import EvalopsError, Mark
-from evalops.secret import MASK, Secret
+from evalops.secret import Secret
+from evalops.server.fields import MAX_NAME, TOKEN, Fields, masked
 from evalops.server.problem import Problem
 from evalops.settings import Serve, Settings
 from evalops.spec import Candidate, Column, DatasetRef, Evaluation, Judge, Layer, Model, Places, Text, Type
 
-TOKEN = "external_api_token"  # noqa: S105 - the name of a field
 IMAGES = "image_data_urls"
 ROLES = {
     Type.CLASSIFY: ("model_to_evaluate",),
@@ -25,11 +23,6 @@ ROLES = {
 }
 SOURCES = ("serverless", "dedicated", "external")
 
-MAX_DEPTH = 20  # of lists and objects inside each other; no documented field needs more than 3
-MAX_LABELS = 1_000
-MAX_NAME = 1_000  # characters of a label, a column, a model
-MAX_WHOLE = 2**31 - 1
-MAX_SCORE = 1e15
 MAX_WORKERS = 256  # more are taken for as many: each holds a row in memory
 EMBEDDED_TOKENS = 512  # the official CLI always asks for 16000, and a small model may never stop by itself
 MAX_LISTED = 100  # columns in one message
@@ -60,10 +53,10 @@ def read(body: Any, settings: Settings, serve: Serve | None = None) -> Asked:
     `serve` is by default that of the settings. null is taken for an absent key; keys that the service does not know
     are echoed and otherwise ignored.
     """
-    echo, serve = _masked(body), serve or settings.serve
+    echo, serve = masked(body), serve or settings.serve
     if not isinstance(body, dict):
         raise Problem(400, "the body must be a JSON object with `type` and `parameters`")
-    top = _Fields("", body)
+    top = Fields("", body)
     kind = Type(top.choice("type", [each.value for each in Type]))
     fields = top.object("parameters")
     file = fields.text("input_data_file_path")
@@ -179,113 +172,10 @@ def _list(names: Iterable[Any]) -> str:
     return f"{found[:MAX_LISTED]}" + (f" and {more} more" if more > 0 else "")
 
 
-# --- fields ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """An object of the request. `path` is where it stands; a null is as good as no key at all."""
-
-    path: str
-    values: Mapping[str, Any]
-
-    def param(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def refuse(self, key: str, why: str) -> NoReturn:
-        raise Problem(400, f"`{self.param(key)}` {why}", param=self.param(key))
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def required(self, key: str) -> Any:
-        value = self.get(key)
-        return self.refuse(key, "is required") if value is None else value
-
-    def object(self, key: str) -> _Fields:
-        value = self.required(key)
-        return _Fields(self.param(key), value) if isinstance(value, dict) else self.refuse(key, "must be an object")
-
-    def text(self, key: str, *, longest: int = MAX_NAME) -> str:
-        """A required text, not empty."""
-        value = self.required(key)
-        if not isinstance(value, str):
-            self.refuse(key, "must be a string")
-        if not value.strip() or len(value) > longest:
-            self.refuse(key, f"must have 1 to {longest} characters" if value.strip() else "must not be empty")
-        return value
-
-    def choice(self, key: str, known: Sequence[str]) -> str:
-        value = self.required(key)
-        return str(value) if value in known else self.refuse(key, f"must be one of {', '.join(known)}")
-
-    def boolean(self, key: str) -> bool:
-        value = self.get(key)
-        return bool(value) if value is None or isinstance(value, bool) else self.refuse(key, "must be true or false")
-
-    def whole(self, key: str) -> int | None:
-        value = self.get(key)
-        if value is not None and (type(value) is not int or not 1 <= value <= MAX_WHOLE):
-            self.refuse(key, f"must be a whole number from 1 to {MAX_WHOLE}")
-        return value
-
-    def number(self, key: str, low: float = -MAX_SCORE, high: float = MAX_SCORE) -> float | None:
-        value = self.get(key)
-        if value is None:
-            return None
-        if type(value) not in (int, float) or not low <= value <= high:
-            self.refuse(key, f"must be a number from {low:g} to {high:g}")
-        return float(value)
-
-    def texts(self, key: str, least: int) -> tuple[str, ...]:
-        value = self.required(key)
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            self.refuse(key, "must be a list of strings")
-        if not least <= len(value) <= MAX_LABELS:
-            self.refuse(key, f"must have {least} to {MAX_LABELS} items, it has {len(value)}")
-        return tuple(value)
-
-    def template(self, key: str) -> Text | None:
-        """A template that can be read; an empty one shows nothing, so it is as good as none."""
-        source = self.get(key)
-        if source is not None and not isinstance(source, str):
-            self.refuse(key, "must be a string")
-        if not source:
-            return None
-        parsed = template.parse(source)
-        if not isinstance(parsed, template.Template):
-            problem = parsed[0]
-            hint = f"; {problem.hint}" if problem.hint else ""
-            self.refuse(key, f"is no usable template: line {problem.line}: {problem.message}{hint}")
-        return Text(source, (*self.path.split(".")[1:], key))
-
-
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def _masked(value: Any, depth: int = 0) -> Any:
-    """A copy without tokens, refused where it could not be sent back as JSON."""
-    if depth > MAX_DEPTH:
-        raise Problem(400, f"the body has more than {MAX_DEPTH} lists and objects inside each other")
-    match value:
-        case dict():
-            return {
-                _masked(key): MASK if key.casefold() == TOKEN and each is not None else _masked(each, depth + 1)
-                for key, each in value.items()
-            }
-        case list():
-            return [_masked(each, depth + 1) for each in value]
-        case float() if not math.isfinite(value):
-            raise Problem(400, "the body has a number that JSON does not know: NaN, Infinity, or too large")
-        case str() if _HALF.search(value):
-            raise Problem(400, "the body has half a surrogate pair, which is no character")
-    return value
-
-
 # --- verdicts ---
 
 
-def _verdicts(kind: Type, fields: _Fields) -> dict[str, Any]:
+def _verdicts(kind: Type, fields: Fields) -> dict[str, Any]:
     """The fields of an evaluation that say what a verdict is."""
     match kind:
         case Type.CLASSIFY:
@@ -297,7 +187,7 @@ def _verdicts(kind: Type, fields: _Fields) -> dict[str, Any]:
             return {"both_orders": not fields.boolean("disable_position_bias_correction")}
 
 
-def _labels(fields: _Fields) -> tuple[str, ...]:
+def _labels(fields: Fields) -> tuple[str, ...]:
     labels = fields.texts("labels", 2)
     first: dict[str, str] = {}
     for label in labels:
@@ -311,7 +201,7 @@ def _labels(fields: _Fields) -> tuple[str, ...]:
     return labels
 
 
-def _pass_labels(fields: _Fields, labels: tuple[str, ...]) -> tuple[str, ...]:
+def _pass_labels(fields: Fields, labels: tuple[str, ...]) -> tuple[str, ...]:
     if fields.get("pass_labels") is None:
         return ()
     passing = fields.texts("pass_labels", 1)
@@ -323,7 +213,7 @@ def _pass_labels(fields: _Fields, labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(passing))
 
 
-def _range(fields: _Fields) -> dict[str, float | None]:
+def _range(fields: Fields) -> dict[str, float | None]:
     for key in ("min_score", "max_score"):
         fields.required(key)
     names = ("min_score", "max_score", "pass_threshold")
@@ -348,7 +238,7 @@ class _Called(NamedTuple):
     secret: Secret | None
 
 
-def _model(fields: _Fields, role: str, settings: Settings, serve: Serve) -> _Called:
+def _model(fields: Fields, role: str, settings: Settings, serve: Serve) -> _Called:
     name = fields.text("model")
     source = fields.choice("model_source", SOURCES)
     system = fields.template("system_template")
@@ -374,7 +264,7 @@ def _model(fields: _Fields, role: str, settings: Settings, serve: Serve) -> _Cal
     )
 
 
-def _served(fields: _Fields, name: str, settings: Settings, serve: Serve) -> Endpoint:
+def _served(fields: Fields, name: str, settings: Settings, serve: Serve) -> Endpoint:
     """Where the settings say that an id is served. What they do not name is never looked for: it may be any file."""
     try:
         if name in settings.models:
@@ -406,7 +296,7 @@ def _named(name: str, settings: Settings) -> Endpoint:
     return endpoint.resolve(model, settings, settings.mark("models", name))
 
 
-def _external(fields: _Fields, name: str, serve: Serve) -> tuple[Endpoint, Secret]:
+def _external(fields: Fields, name: str, serve: Serve) -> tuple[Endpoint, Secret]:
     """The endpoint that a request names itself. The server's own keys are never used for it."""
     if fields.get("external_base_url") is not None:
         key, url = "external_base_url", fields.text("external_base_url")

@@ -24,7 +24,7 @@ from evalops.settings import Settings
 STATUSES = ("pending", "queued", "running", "completed", "error", "user_error")
 MOST_LISTED = 100
 LISTED = 10
-LARGEST_REQUEST = 8 << 20  # bytes of a create
+LARGEST_REQUEST = 1 << 20  # bytes of a create
 SHOWN_ID = 80
 
 
