@@ -572,7 +572,7 @@ def test_connections_that_ask_for_nothing_are_closed(tmp_path: Path) -> None:
 # --- starts that cannot be ---
 
 
-def test_starts_that_are_refused(cli: Cli, tmp_path: Path) -> None:
+def test_starts_that_are_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*options: str | Path, store: Path = tmp_path / "store") -> str:
         done = cli("serve", "--store", store, *options)
         assert done.code == Exit.PROBLEM
@@ -581,6 +581,9 @@ def test_starts_that_are_refused(cli: Cli, tmp_path: Path) -> None:
 
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.com"):
         assert f"without a key the server listens on this machine only, and `{host}` is more" in fails("--host", host)
+    assert "nothing says where `nobody` is served" in fails("--default-model", "nobody")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert "the environment variable OPENAI_API_KEY is not set" in fails("--default-model", "openai/gpt-4o-mini")
     assert not (tmp_path / "store").exists()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -99,7 +99,21 @@ def _settings(options: dict[str, Any]) -> tuple[Path, Settings]:
         default_model=options["default_model"] or serve.default_model,
         external_origins=(*serve.external_origins, *options["allow_external"]),
     )
-    return root, replace(settings, serve=serve)
+    settings = replace(settings, serve=serve)
+    _check_default(settings)
+    return root, settings
+
+
+def _check_default(settings: Settings) -> None:
+    """What would fail every job is said before the first one. Raises EvalopsError."""
+    from evalops.engine import embedded, runtime
+    from evalops.server import request
+
+    default = request.default_endpoint(settings, settings.serve)
+    if default is not None and default.is_embedded:
+        embedded.require()
+    elif default is not None:
+        runtime.key_of(default)
 
 
 def _key(options: dict[str, Any]) -> Secret | None:

@@ -269,20 +269,28 @@ def _served(fields: Fields, name: str, settings: Settings, serve: Serve) -> Endp
     try:
         if name in settings.models:
             return _named(name, settings)
-        default = serve.default_model
+        default = default_endpoint(settings, serve)
         if default is None:
             fields.refuse(
                 "model",
                 f"is a model that this server does not have: {name[:100]!r}; its owner can add it under `models:` in "
                 "evalops.yaml, or answer every such id with one model: `evalops serve --default-model NAME`",
             )
-        if default in settings.models:
-            return _named(default, settings)
-        if default.startswith(EMBEDDED):
-            return Endpoint(base_url="", model=default)
-        return endpoint.resolve(Model(model=default, route=()), settings, Mark("--default-model"))
+        return default
     except EvalopsError as error:
         fields.refuse("model", f"cannot be called, by this server's settings: {error}")
+
+
+def default_endpoint(settings: Settings, serve: Serve) -> Endpoint | None:
+    """Where the names go that `models` does not have. Raises EvalopsError where nothing says where that is."""
+    default = serve.default_model
+    if default is None:
+        return None
+    if default in settings.models:
+        return _named(default, settings)
+    if default.startswith(EMBEDDED):
+        return Endpoint(base_url="", model=default)
+    return endpoint.resolve(Model(model=default, route=()), settings, Mark("the default model"))
 
 
 def _named(name: str, settings: Settings) -> Endpoint:
