@@ -4,6 +4,7 @@ A spec becomes a plan in pure steps, values in and values out; each module impor
 
     errors       problems as values, exit codes         fingerprint  what can change a verdict, and its digests
     secret       a value that is never shown            parquet      rows of one more format
+    emit         a value as YAML that reads well
     document     YAML with the place of every key       dataset      rows as a stream, row keys
     schema       JSON Schema checks in plain words      result       verdicts and summaries
     settings     evalops.yaml                           stats        intervals and tests
@@ -16,7 +17,7 @@ A spec becomes a plan in pure steps, values in and values out; each module impor
 
 The shell reads and writes: `project` (the folder), `hold` (who may write in it), `catalog` (all its evaluations),
 `planning` (from a folder to a plan), `plancache`, `jobs` (from a job to a lock entry), `rows`, `apply` (carrying out a
-plan), and under it `once` (a paid request, sent once) over `journal` (what was sent, written ahead).
+plan), and under it `once` (a paid request, sent once) over `journal` (what was sent, written ahead). `remote` is what is at a service and nowhere else, `importing` makes specs of it.
 
     providers/   the services that run an evaluation, behind one protocol (`base`); `local` is the engine
     engine/      rows through models: `run` and `judge` over `model` (the HTTP client), `store`, `embedded`

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import chain
 from types import FrameType
 from typing import Any
@@ -41,6 +43,11 @@ class Applied:
     unclear: dict[str, str] = field(default_factory=dict)  # address -> why
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether a job goes on after this."""
+        return any(entry.status.is_open for entry in self.entries.values())
+
+    @property
     def failed(self) -> list[Entry]:
         """The entries whose job failed."""
         return [entry for entry in self.entries.values() if entry.status is Status.FAILED]
@@ -56,8 +63,10 @@ class _Run:
     observe: Observer
     once: Once
     digest: str
+    until: float | None
     applied: Applied = field(default_factory=Applied)
     following: Following | None = None
+    ends_itself: bool = False  # whether what is followed runs here and ends in order, also at once
 
     def put(self, path: str, entry: Entry) -> None:
         """Writes one entry to its lockfile, durably."""
@@ -96,14 +105,22 @@ def carry_out(
     providers: Mapping[str, Provider],
     observe: Observer,
     once: Once,
+    *,
+    patience: float | None = None,
 ) -> Applied:
     """Everything the plan says. Raises EvalopsError where a file or the store cannot be written.
 
-    SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set.
+    SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set. `patience` is
+    how long it waits for jobs, in seconds from now; those still open then go on later.
     """
-    run = _Run(project, dict(locks), providers, observe, once, plan.digest)
+    until = None if patience is None else time.monotonic() + patience
+    run = _Run(project, dict(locks), providers, observe, once, plan.digest, until)
     with _signals(run):
-        _carry_out(run, plan)
+        try:
+            _carry_out(run, plan)
+        except KeyboardInterrupt:
+            if not run.applied.interrupted:
+                raise
     return run.applied
 
 
@@ -182,10 +199,26 @@ def _job_of(run: _Run, change: Change, provider: Provider, request: Request) -> 
     if known is None:
         return run.once.send(provider, request, change, run.digest)
     job = provider.job(known)
-    if job is None:
-        gone = Diagnostic(code="job/gone", message=f"{provider.name} no longer has the job {known}")
-        return Refused((gone,))
-    return job
+    return _gone(provider, change, known) if job is None else job
+
+
+def _gone(provider: Provider, change: Change, job: str) -> Job | Refused:
+    """A job that the provider does not have: it has failed for good, unless it is so young that it may yet appear."""
+    message = f"{provider.name} no longer has the job {job}"
+    entry = change.entry
+    if entry and entry.job == job and entry.created_at:
+        made = datetime.fromisoformat(entry.created_at)
+        if provider.time() >= made + timedelta(seconds=provider.visibility_lag):
+            return Job(
+                id=job,
+                fingerprint=change.fingerprint,
+                generation=change.generation,
+                status=Status.FAILED,
+                provider_status="",
+                created_at=entry.created_at,
+                message=message,
+            )
+    return Refused((Diagnostic(code="job/gone", message=message, hint="it may be too new to be seen: apply again"),))
 
 
 def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
@@ -204,16 +237,32 @@ def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
         if not waiting or run.applied.interrupted:
             continue
         with provider.follow(list(waiting.values())) as run.following:
+            run.ends_itself = provider.is_repeatable
             if run.applied.interrupted:
                 run.following.stop()
-            for event in run.following:
-                if isinstance(event, Finished):
-                    for change, request in by_job[event.job.id]:
-                        run.observe(change.address, event)
-                        _collect(run, change, request, event.job, provider)
-                else:
-                    about = by_job.get(event.job) if isinstance(event, Progress) else None
-                    run.observe(about[0][0].address if about else "", event)
+            with _patience(run):
+                for event in run.following:
+                    if isinstance(event, Finished):
+                        for change, request in by_job[event.job.id]:
+                            run.observe(change.address, event)
+                            _collect(run, change, request, event.job, provider)
+                    else:
+                        about = by_job.get(event.job) if isinstance(event, Progress) else None
+                        run.observe(about[0][0].address if about else "", event)
+
+
+@contextmanager
+def _patience(run: _Run) -> Iterator[None]:
+    """Stops waiting for jobs when the time is over that the user gave."""
+    if run.until is None or run.following is None:
+        yield
+        return
+    timer = threading.Timer(max(0.0, run.until - time.monotonic()), run.following.stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Provider) -> None:
@@ -347,12 +396,17 @@ def _kept_verdicts(run: _Run, evaluation: Evaluation, address: str, job: str | N
 
 @contextmanager
 def _signals(run: _Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops, the second stops at once. Only flags are set: no record is torn."""
+    """The first SIGINT or SIGTERM only sets a flag: what is in flight ends, and its outcome is written down.
+
+    The second one stops at once, like a kill, which every record is made for.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        is_second, run.applied.interrupted = run.applied.interrupted, True
         if run.following is not None:
-            run.following.stop(now=run.applied.interrupted)
-        run.applied.interrupted = True
+            run.following.stop(now=is_second)
+        if is_second and not run.ends_itself:
+            raise KeyboardInterrupt
 
     names: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():

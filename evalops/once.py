@@ -87,9 +87,7 @@ class Once:
             self._listings[provider.name] = provider.list()
         return self._listings[provider.name]
 
-    def _existing(
-        self, provider: Provider, request: Request, sent: Mapping[str, Any], listing: Listing
-    ) -> Job | None:
+    def _existing(self, provider: Provider, request: Request, sent: Mapping[str, Any], listing: Listing) -> Job | None:
         """A job that another client, or an apply elsewhere, made for the same work; a rerun wants none of them."""
         if request.generation > 1:
             return None
@@ -124,7 +122,9 @@ class Once:
             self._report(intent, first, others)
             self.claimed.update(job.id for job in found)
             return self.journal.adopted(
-                intent.key, job=first.id, evidence={"created_at": first.created_at, "others": [job.id for job in others]}
+                intent.key,
+                job=first.id,
+                evidence={"created_at": first.created_at, "others": [job.id for job in others]},
             )
         lag = timedelta(seconds=provider.visibility_lag)
         if _covers(listing, intent) and _time(listing.at) >= _time(intent.at) + lag:

@@ -33,12 +33,28 @@ def folder() -> Path:
 
 
 def key(project: Project, extra: Iterable[str]) -> str:
-    """The digest of the project's folder and settings, this package's version, and what else is asked."""
+    """The digest of the project's folder and settings, this package's version, and what else is asked.
+
+    Beside files of the project, a plan depends on the journal, on where the service is, and on its list of models.
+    """
     digest = hashlib.sha256()
-    for text in (__version__, str(project.root), *extra):
+    around = (*_stamps(project.state / "journal"), os.environ.get("TOGETHER_BASE_URL", ""), *_stamps(_models()))
+    for text in (__version__, str(project.root), *extra, *around):
         digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
     digest.update(project.read(FILE))
     return digest.hexdigest()
+
+
+def _models() -> Path:
+    return user_cache_path("evalops") / "models"
+
+
+def _stamps(folder: Path) -> list[str]:
+    """What changes when a file of the folder does; nothing where there is no such folder."""
+    try:
+        return sorted(f"{each.name}\0{(at := each.stat()).st_size}\0{at.st_mtime_ns}" for each in folder.iterdir())
+    except OSError:
+        return []
 
 
 def load(project: Project, key_: str) -> Any | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from evalops import catalog, estimate, plan, schema
 from evalops import journal as journals
 from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.journal import Journal
-from evalops.lock import Lock, beside
+from evalops.lock import Lock, Status, beside
 from evalops.once import Once
 from evalops.plan import Known, Options, Plan, Wanted
 from evalops.project import Project
@@ -96,7 +96,7 @@ def open_providers(project: Project) -> dict[str, Provider]:
 
 
 def clock(providers: Mapping[str, Provider]) -> Callable[[], datetime]:
-    """The clock for the journal: that of the service which is paid, whose list of jobs has its times. Ours may be wrong."""
+    """The clock for the journal: that of the service which is paid, as its list of jobs has it. Ours may be wrong."""
     paid = [each for each in providers.values() if not each.is_repeatable]
     return paid[0].time if paid else lambda: datetime.now(UTC)
 
@@ -136,14 +136,14 @@ def _jobs(
 ) -> list[Known]:
     """The jobs that are there: those that an apply paid for and could not write down come first.
 
-    Nothing is asked about work that has finished and is not to run again: what is in step needs neither key nor network.
+    Nothing is asked where all work has finished and none is to run again: that needs neither key nor network.
     """
     paid = once.paid() if once else {}
     jobs = [Known(fingerprint, generation, job) for (fingerprint, generation), job in paid.items()]
     entries = [entry for lock in locks.values() for entry in lock.entries.values()]
     done = {each.fingerprint for each in entries if each.status is Status.COMPLETED}
     asked = [each for each in wanted if each.identity.fingerprint not in done or each.evaluation.address in rerun]
-    addresses = {each.evaluation.address for each in asked}
+    addresses = {each.evaluation.address for each in wanted}
     for name, provider in providers.items():
         held = {
             each.job: (each.fingerprint, each.generation)

@@ -118,7 +118,9 @@ def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
         policy=value.get("policy", True),
         verdicts_max_bytes=value.get("verdicts", {}).get("max_bytes", 1_000_000),
         remotes={
-            name: Remote(**each) for name, each in value.get("providers", {}).items() if name in ("together", "patronus")
+            name: Remote(**each)
+            for name, each in value.get("providers", {}).items()
+            if name in ("together", "patronus")
         },
         serve=_serve(value.get("serve", {})),
     ), problems

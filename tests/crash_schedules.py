@@ -12,6 +12,8 @@ The stage is a process of one thread: `python crash_schedules.py FOLDER < schedu
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import os
 import random
@@ -19,11 +21,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,23 +35,25 @@ from typing import Any, NamedTuple
 from together_service import CREATES, Behaviour, Remote, TogetherService
 
 from evalops import journal as journals
-from evalops import once as onces
 from evalops import planning
 from evalops.cli import apply as command
 from evalops.cli.output import complain
-from evalops.errors import EvalopsError
+from evalops.errors import Diagnostic, EvalopsError
 from evalops.journal import Journal, durably
 from evalops.lock import Lock
 from evalops.project import Project
+from evalops.providers import together_request
+from evalops.providers.base import Job
 from evalops.providers.client import Client, Timeouts
 from evalops.providers.together import Together
 
 KEY = "sk-canary-of-together-3fA9"
 TOKEN = "sk-canary-of-the-vendor-8Zq1"
 CRASHED = 137
+MEMORY = "/dev/shm"  # a file system in memory, on Linux
 TIMES = Timeouts(connect=5.0, idle=0.25, body=1.0)
 LATER = 1000.0  # seconds of the service's clock between two applies of a patient user: more than its lag
-MOST_APPLIES = 8  # until everything must be settled
+MOST_APPLIES = 12  # until everything must be settled
 OPTIONS: Mapping[str, Any] = {
     "selectors": (), "exclude": (), "changed_since": None, "rerun": (), "reason": None, "retry_failed": False,
     "yes": True, "approved": None, "verbose": True,
@@ -59,7 +65,7 @@ class Schedule:
     """`crashes` are the numbers of the crash points of the first applies, None for none. See `Behaviour` for the rest.
 
     `edit` is what happens after the first apply: a template is `edited`, a spec `deleted`, `state` or a `lock` is
-    lost. `jump` moves this machine's clock for that apply and the later ones, `skew` the service's, for good (seconds).
+    lost. From write number `full` of the first apply on, the disk is full. `jump` moves this machine's clock for that apply and the later ones, `skew` the service's, for good (seconds).
     """
 
     seed: int
@@ -71,6 +77,7 @@ class Schedule:
     jump: float = 0.0
     skew: float = 0.0
     rerun: bool = False
+    full: int | None = None
     mutant: str | None = None
 
 
@@ -99,6 +106,8 @@ class Stage:
         self.remote = Remote(service.url)
         os.environ["TOGETHER_BASE_URL"] = service.url
         self.warm_up()
+        gc.collect()
+        gc.freeze()  # children share what they do not touch
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +118,7 @@ class Stage:
         """An apply in this process imports and caches what each child would have to."""
         root = self._project(Schedule(seed=0))
         self.remote.reset(Behaviour())
-        _quietly(lambda: _apply(root, Points(None), Schedule(seed=0), OPTIONS), root.parent / "warm")
+        _quietly(lambda: _apply(root, Points(), Schedule(seed=0), OPTIONS), root.parent / "warm")
 
     def play(self, schedule: Schedule) -> list[str]:
         """Runs a schedule to its end; what it broke, in words."""
@@ -138,7 +147,9 @@ def write_project(root: Path, specs: int, *, settings: Mapping[str, Any] | None 
         **(settings or {}),
     }  # fmt: skip
     (root / "evalops.yaml").write_text(json.dumps(value))
-    (root / "rows.jsonl").write_text("".join(json.dumps({"q": f"q{n}", "a": f"a{n % 2}", "id": n}) + "\n" for n in range(3)))
+    (root / "rows.jsonl").write_text(
+        "".join(json.dumps({"q": f"q{n}", "a": f"a{n % 2}", "id": n}) + "\n" for n in range(3))
+    )
     for number in range(specs):
         write_spec(root, number)
 
@@ -168,7 +179,7 @@ class Play:
     schedule: Schedule
     broken: list[str] = field(default_factory=list)
     said: str = ""
-    lives: int = 0
+    had: set[str] = field(default_factory=set)  # jobs that were in a lockfile at some time
 
     def run(self) -> list[str]:
         chance = random.Random(self.schedule.seed)
@@ -177,13 +188,15 @@ class Play:
             self._until_settled(chance)
             options |= {"rerun": ("s0",), "reason": "once more"}
         for number, crash in enumerate(self.schedule.crashes):
-            self._apply(crash, options)
+            self._apply(crash, options, full=None if number else self.schedule.full)
             if number == 0:
                 self._edit()
             if chance.random() < 0.3:
                 self.remote.behave(advance=chance.choice([1.0, 300.0, LATER]))
         if self.schedule.rerun:
-            options = {**OPTIONS, "rerun": ("s0",), "reason": "it is paid for"} if self._generation() < 2 else dict(OPTIONS)
+            options = (
+                {**OPTIONS, "rerun": ("s0",), "reason": "it is paid for"} if self._generation() < 2 else dict(OPTIONS)
+            )
         self._until_settled(chance, options)
         if not self.broken:
             self._is_still()
@@ -191,7 +204,9 @@ class Play:
         return [f"{each} {asdict(self.schedule)}\n{self.said}" for each in self.broken]
 
     def _until_settled(self, chance: random.Random, options: Mapping[str, Any] = OPTIONS) -> None:
-        for _ in range(MOST_APPLIES):
+        for number in range(MOST_APPLIES):
+            if number == MOST_APPLIES // 2:
+                self.remote.behave(Behaviour())  # it is mended: from a list that is cut nothing could be proven
             done = self._apply(None, options)
             if done.code == 0 or self.broken:
                 return
@@ -208,9 +223,8 @@ class Play:
         if done.code or after["asked"]["create"] != before["asked"]["create"] or locks != self._lock_bytes():
             self.broken.append(f"I4: a further apply ended with {done.code} and asked {after['asked']}")
 
-    def _apply(self, crash: int | None, options: Mapping[str, Any]) -> Ran:
-        self.lives += 1
-        done = in_child(self.root, self.schedule, options, crash)
+    def _apply(self, crash: int | None, options: Mapping[str, Any], full: int | None = None) -> Ran:
+        done = in_child(self.root, self.schedule, options, Points(crash, full))
         self.said += f"--- apply, crash {crash}, exit {done.code} ---\n{done.said}"
         self._check(done)
         return done
@@ -224,6 +238,7 @@ class Play:
             if count > 1:
                 self.broken.append(f"I1: {work} was paid for {count} times")
         locked = self._locked()
+        self.had |= locked
         for job in locked - {each["id"] for each in state["jobs"]}:
             self.broken.append(f"I3: {job} is in a lockfile and nowhere else")
         forged = {job for job in locked if self._is_forged(job, state)}
@@ -238,12 +253,16 @@ class Play:
         open_ = {f"{each.key.fingerprint[:16]}-{each.key.generation}" for each in intents if each.is_open}
         known = {each.job for each in intents if each.job}
         for entry in state["ledger"]:
-            if locked & set(entry["ids"]):
+            if (locked | (self.had if self._may_replace() else set())) & set(entry["ids"]):
                 continue
             is_open = entry["work"] in open_ and done.code == 4
             is_told = any(job in known and (done.code or job in done.said) for job in entry["ids"])
             if not is_open and not is_told:
                 self.broken.append(f"I2: {entry['ids']} is nowhere, and the exit code is {done.code}")
+
+    def _may_replace(self) -> bool:
+        """Whether an entry may rightly give way to another: the user wanted that."""
+        return self.schedule.rerun or self.schedule.edit in ("edited", "deleted")
 
     def _is_forged(self, job: str, state: Mapping[str, Any]) -> bool:
         found = [each["parameters"]["judge"]["system_template"] for each in state["jobs"] if each["id"] == job]
@@ -285,11 +304,17 @@ class Play:
 
 
 class Points:
-    """Crash points, counted; at number `at` the process is gone."""
+    """Crash points, counted; at number `at` the process is gone. From write number `full` on, the disk is full."""
 
-    def __init__(self, at: int | None) -> None:
-        self.at = at
-        self.count = 0
+    def __init__(self, at: int | None = None, full: int | None = None) -> None:
+        self.at, self.full = at, full
+        self.count = self.writes = 0
+
+    def write(self) -> None:
+        """Raises OSError where there is no room."""
+        self.writes += 1
+        if self.full is not None and self.writes >= self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def __call__(self, last_act: Callable[[], object] = lambda: None) -> None:
         self.count += 1
@@ -298,14 +323,14 @@ class Points:
             os._exit(CRASHED)
 
 
-def in_child(root: Path, schedule: Schedule, options: Mapping[str, Any], crash: int | None) -> Ran:
+def in_child(root: Path, schedule: Schedule, options: Mapping[str, Any], points: Points) -> Ran:
     """An apply in a forked child, which dies at a crash point."""
     output = root.parent / "output"
     child = os.fork()
     if not child:
         code = 70
         try:
-            code = _quietly(lambda: _apply(root, Points(crash), schedule, options), output)
+            code = _quietly(lambda: _apply(root, points, schedule, options), output)
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -338,18 +363,23 @@ def _apply(root: Path, points: Points, schedule: Schedule, options: Mapping[str,
     mutant = schedule.mutant
     now = (lambda: time.time() + schedule.jump) if schedule.jump else time.time
     make = partial(_Client, points, retries=mutant == "retry-on-502")
-    together = Together(project, partial(make, timeouts=TIMES, sleep=lambda seconds: None, now=now))
+    kind = _Credulous if mutant == "marker-alone" else Together
+    together = kind(project, partial(make, timeouts=TIMES, sleep=lambda seconds: None, now=now))
     if mutant == "forget-absent-window":
         together.visibility_lag = 0.0
     providers = {"together": together}
     lost: list[tuple[int, bytes]] = []
-    append = partial(_append, points, lost if mutant == "no-fsync" else None)
+    torn = schedule.seed % 97 / 97  # how much of a record is there when a crash is in the middle of it
+    append = partial(_append, points, torn, lost if mutant == "no-fsync" else None)
+    clock = planning.clock(providers) if mutant != "own-clock" else lambda: datetime.fromtimestamp(now(), UTC)
     try:
         with project.apply_lock():
             folder = root / ".evalops" / planning.JOURNAL
-            with Journal.open(folder, append=append, clock=planning.clock(providers)) as journal:
+            with Journal.open(folder, append=append, clock=clock) as journal:
                 if mutant == "lock-before-journal":
                     journal = _Behind(journal)  # type: ignore[assignment]
+                if mutant == "trust-any-list":
+                    journal = _Forgetful(journal)  # type: ignore[assignment]
                 try:
                     return command.run(project, options, providers, journal)
                 finally:
@@ -362,10 +392,11 @@ def _apply(root: Path, points: Points, schedule: Schedule, options: Mapping[str,
         together.close()
 
 
-def _append(points: Points, lost: list[tuple[int, bytes]] | None, file: int, data: bytes) -> None:
+def _append(points: Points, torn: float, lost: list[tuple[int, bytes]] | None, file: int, data: bytes) -> None:
     """Writes a record, or dies before it, in the middle of it or after it. `lost` is a disk that does not write."""
     points()
-    points(lambda: os.write(file, data[: len(data) // 2]))
+    points(lambda: os.write(file, data[: int(len(data) * torn)]))
+    points.write()
     if lost is None:
         durably(file, data)
     else:
@@ -381,6 +412,10 @@ class _Project(Project):
     def write_lock(self, lock: Lock) -> None:
         self.points()
         self.points(lambda: (self.root / f".{lock.path}.tmp").write_bytes(b'{"version": 1, "eval'))
+        try:
+            self.points.write()
+        except OSError as error:
+            raise EvalopsError(Diagnostic(code="file/write", message=f"`{lock.path}`: {error.strerror}")) from None
         super().write_lock(lock)
         self.points()
 
@@ -399,6 +434,28 @@ class _Client(Client):
             got = super().post_once(path, body)
         self._points()
         return got
+
+
+class _Credulous(Together):
+    """A provider that believes any marker."""
+
+    def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
+        return together_request.marker_of((job.told or {})["parameters"]) == together_request.marker_of(
+            sent["parameters"]
+        )
+
+
+class _Forgetful:
+    """A journal that does not say which job was there before."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def submitting(self, key: Any, *, after: str | None = None) -> Any:
+        return self._journal.submitting(key)
 
 
 class _Behind:
@@ -444,7 +501,9 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
     if edit != "state":  # a journal that is gone cannot tell of what no list shows yet
         is_late = chance.random() < 0.5
         if is_late:
-            behaviour |= chance.choice([{"lag_polls": chance.choice([1, 5, 100])}, {"lag": chance.choice([5.0, 500.0])}])
+            behaviour |= chance.choice(
+                [{"lag_polls": chance.choice([1, 5, 100])}, {"lag": chance.choice([5.0, 500.0])}]
+            )
         if chance.random() < 0.2:
             behaviour["list"] = chance.choice([["500"], ["500"] * 6, ["ok"] * 2 + ["503"] * 12, ["html"], ["drop"] * 7])
         if chance.random() < 0.15:
@@ -469,8 +528,28 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
         jump=chance.choices([0.0, 86400.0, -86400.0], [8, 1, 1])[0],
         skew=chance.choices([0.0, 7200.0, -7200.0], [8, 1, 1])[0],
         rerun=edit is None and chance.random() < 0.1,
+        full=chance.randint(1, 20) if chance.random() < 0.1 else None,
         mutant=mutant,
     )
+
+
+# What a broken apply must be caught with: an evaluation whose job no list shows for a while, and crashes all along.
+_SCENES: Mapping[str, dict[str, Any]] = {
+    "retry-on-502": {"behaviour": {"create": ["502+"]}},
+    "forget-absent-window": {"behaviour": {"create": ["502+"], "lag_polls": 100}},
+    "own-clock": {"behaviour": {"create": ["502+"], "lag_polls": 100}, "skew": 7200.0},
+    "trust-any-list": {"behaviour": {"create": ["502+"], "cut": 100, "lag_polls": 1}, "others": 150, "specs": 3},
+    "marker-alone": {"behaviour": {"create": ["502+"], "forged": True}},
+}
+MUTANTS = ("no-fsync", "lock-before-journal", *_SCENES)
+
+
+def scenes(mutant: str, *, is_broken: bool = True) -> list[Schedule]:
+    """Schedules that a mutant cannot survive; without it, all is well."""
+    scene: dict[str, Any] = _SCENES.get(mutant, {"behaviour": {"lag_polls": 100}})
+    crashes = [[None], *([number] for number in (2, 3, 4, 12, 13, 14))] if mutant not in _SCENES else [[None, None]]
+    used = mutant if is_broken else None
+    return [Schedule(seed=1, crashes=list(each), mutant=used, **{"specs": 1, **scene}) for each in crashes]
 
 
 def played(folder: Path, wanted: Sequence[Schedule]) -> list[list[str]]:
@@ -487,7 +566,9 @@ def played(folder: Path, wanted: Sequence[Schedule]) -> list[list[str]]:
 def main() -> None:
     """Plays the schedules on stdin, and writes what they broke to stdout."""
     wanted = [Schedule(**each) for each in json.loads(sys.stdin.read())]
-    with Stage(Path(sys.argv[1])) as stage:
+    # A crash ends a process and no machine, so where the files are is the same to it; in memory, syncs are quick.
+    place = MEMORY if os.access(MEMORY, os.W_OK) else sys.argv[1]
+    with tempfile.TemporaryDirectory(dir=place) as folder, Stage(Path(folder)) as stage:
         broken = [stage.play(each) for each in wanted]
     json.dump(broken, sys.stdout)
 

@@ -77,11 +77,12 @@ def ours(module: str, *, eager: bool = False) -> set[str]:
 
 # The pipeline in its order: values in, values out. Each imports only those before it.
 PIPELINE = [
-    "errors", "secret", "document", "schema", "settings", "matrix", "spec", "endpoint", "web", "fingerprint", "template", "result",
-    "stats", "metrics", "semantics", "dataset", "lock", "verdicts", "diff", "plan", "estimate",
+    "errors", "secret", "document", "emit", "schema", "settings", "matrix", "spec", "endpoint", "web", "fingerprint", "template", "result",
+    "stats", "metrics", "semantics", "parquet", "dataset", "lock", "verdicts", "diff", "plan", "estimate",
 ]  # fmt: skip
 # The shell: the folder, its evaluations, jobs, and carrying out a plan.
-SHELL = ["hold", "project", "journal", "jobs", "catalog", "rows", "once", "planning", "plancache", "apply"]
+SHELL = ["hold", "project", "journal", "jobs", "catalog", "rows", "once", "planning", "plancache", "apply", "remote", "importing",
+]
 
 
 def layer(module: str) -> str:
@@ -171,6 +172,7 @@ HOMES = {
     "yaml": {"document"},
     "jsonschema": {"schema"},
     "jinja2": {"template"},
+    "pyarrow": {"parquet"},
     "httpx": {"providers.client"},
     "starlette": {module for module in MODULES if layer(module) == "server"},
     "uvicorn": {"server.listen"},
@@ -182,12 +184,12 @@ HOMES = {
     "deepdiff": {"diff"},
     "click": {module for module in MODULES if layer(module) in ("cli", "views")},
     "rich": {"views.tables", "cli.progress"},
-    "platformdirs": {"plancache", "engine.weights"},
+    "platformdirs": {"plancache", "engine.weights", "providers.together_models"},
     "xllamacpp": {"engine.embedded_server"},
 }
 # Slow to import, so only where they are needed: inside a function.
-HEAVY = {"jsonschema", "deepdiff", "scipy", "xllamacpp"}
-EXTRAS = {"xllamacpp": "embedded", "starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"}
+HEAVY = {"jsonschema", "deepdiff", "scipy", "xllamacpp", "pyarrow"}
+EXTRAS = {"xllamacpp": "embedded", "pyarrow": "parquet", "starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"}
 
 
 def third_party(module: str) -> Iterator[Import]:

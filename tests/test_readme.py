@@ -71,8 +71,7 @@ def test_the_table_of_actions_is_the_codes() -> None:
 
 def test_the_table_of_exit_codes_is_the_codes() -> None:
     documented = {int(row[0]) for row in table("| code | meaning |")}
-    # 6 is for `apply` that stops waiting for a service; no provider of this version has one.
-    assert documented == {int(code) for code in Exit} - {Exit.STILL_RUNNING}
+    assert documented == {int(code) for code in Exit}
 
 
 def test_the_table_of_metrics_is_the_codes() -> None:

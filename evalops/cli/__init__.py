@@ -20,9 +20,16 @@ COMMANDS = {
     "status": "List every evaluation with its last result.",
     "show": "Show one evaluation: result, labels, gates, failing rows.",
     "rows": "Print the rows of an evaluation with their verdicts.",
+    "import": "Write specs for jobs that were made elsewhere, with their rows and results.",
+    "dataset": "List datasets: those of the specs, or the files at the service.",
+    "models": "List the models that the service is known to evaluate with.",
     "serve": "Serve the engine behind a Together-compatible API.",
     "schema": "Print a JSON Schema, for an editor or a check of your own.",
 }
+
+
+# `import` is a word of Python, and a module called `models` would say nothing.
+MODULES = {"import": "import_", "models": "models_"}
 
 
 class _Verbs(click.Group):
@@ -34,7 +41,7 @@ class _Verbs(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"evalops.cli.{name}").command
+        command: click.Command = import_module(f"evalops.cli.{MODULES.get(name, name)}").command
         return command
 
     def invoke(self, context: click.Context) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from evalops.providers.base import Provider
 
 
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", value.strip())
+    if not found:
+        raise click.BadParameter(f"`{value[:40]}` is no time: write 90s, 20m or 2h", context, parameter)
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @click.command("apply")
 @selection
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
 @click.option("--rerun", multiple=True, metavar="ADDRESS", help="Run this one again; needs --reason.")
 @click.option("--reason", help="Why, for the lockfile.")
 @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
+@click.option("--no-wait", is_flag=True, help="Submit, and leave the results to a later apply; not for `local`.")
+@click.option("--timeout", callback=_seconds, metavar="TIME", help="Wait this long for jobs, such as 90s, 20m or 2h.")
 @project_option
 def command(**options: Any) -> int:
     """Carry out the plan: run what is new, finish what was interrupted, write the lockfiles.
@@ -46,7 +58,10 @@ def command(**options: Any) -> int:
     evalops apply tag:nightly --yes
     evalops apply plan.json
     evalops apply --rerun tone --reason 'the endpoint was upgraded'
+    evalops apply --timeout 20m        exit 6 if jobs are still running; the same command collects them
     """
+    if options["no_wait"] and options["timeout"] is not None:
+        raise click.UsageError("--no-wait and --timeout exclude each other.")
     if bool(options["rerun"]) != bool(options["reason"]):
         raise click.UsageError("--rerun and --reason go together: the lockfile records why it ran again.")
     project = open_project(options["folder"])
@@ -81,7 +96,10 @@ def run(project: Project, options: Mapping[str, Any], providers: Mapping[str, Pr
         # Whatever else is wrong, that money may have been spent is what a script must not miss.
         doubts = _doubts(once)
         raise EvalopsError(
-            *once.diagnostics, *error.diagnostics, *doubts, exit_code=Exit.UNKNOWN_OUTCOME if doubts else error.exit_code
+            *once.diagnostics,
+            *error.diagnostics,
+            *doubts,
+            exit_code=Exit.UNKNOWN_OUTCOME if doubts else error.exit_code,
         ) from None
 
 
@@ -101,7 +119,8 @@ def _go_on(project: Project, options: Mapping[str, Any], providers: Mapping[str,
             for text in change.wanted.evaluation.texts:
                 project.keep_text(text.source)
     with watch() as observe:
-        applied = apply.carry_out(project, plan, planned.locks, providers, observe, once)
+        patience = 0.0 if options.get("no_wait") else options.get("timeout")
+        applied = apply.carry_out(project, plan, planned.locks, providers, observe, once, patience=patience)
     return _close(project, plan, applied, once)
 
 
@@ -269,7 +288,12 @@ def _exit_code(plan: Plan, applied: Applied, *, gates_failed: bool, in_doubt: bo
         return Exit.INTERRUPTED
     if applied.unclear or in_doubt or any(plan.of(Action.UNKNOWN)):
         return Exit.UNKNOWN_OUTCOME
+    if any(each.is_error for each in applied.diagnostics):
+        return Exit.PROBLEM
+    if applied.is_waiting:
+        say("Some jobs are still running; `evalops apply` collects their results.")
+        return Exit.STILL_RUNNING
     blocked = any(plan.of(Action.FAILED, Action.DENIED))
-    if applied.failed or blocked or any(each.is_error for each in applied.diagnostics):
+    if applied.failed or blocked:
         return Exit.PROBLEM
     return Exit.GATE_FAILED if gates_failed else Exit.OK

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalops.cli.output import answer, open_project, project_option
+from evalops.errors import Diagnostic, EvalopsError
 
 if TYPE_CHECKING:
+    from evalops.lock import Entry
+    from evalops.project import Project
     from evalops.rows import Judged
+
+BLOCK = 1 << 20  # bytes
 
 
 @click.command("rows")
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--verdict", help="Only rows with this label, score or choice.")
 @click.option("--failed", is_flag=True, help="Only rows that did not pass, or differ from gold.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@click.option("--raw", is_flag=True, help="The provider's result file, byte for byte.")
 @project_option
 def command(address: str, form: str, limit: int | None, **options: Any) -> None:
     """Print the rows of the evaluation at ADDRESS with their verdicts, in the order of the dataset.
@@ -29,6 +36,7 @@ def command(address: str, form: str, limit: int | None, **options: Any) -> None:
     evalops rows support-tone --failed --format table
     evalops rows support-tone --status invalid
     evalops rows support-tone --format csv > rows.csv
+    evalops rows support-tone --raw > result.jsonl
     """
     from evalops import rows
     from evalops.cli.show import entry_of
@@ -36,6 +44,11 @@ def command(address: str, form: str, limit: int | None, **options: Any) -> None:
 
     project = open_project(options["folder"])
     entry = entry_of(project, address)
+    if options["raw"]:
+        if form != "jsonl" or limit or any(options[name] for name in ("status", "verdict", "failed")):
+            raise click.UsageError("--raw prints the file as it is: nothing else goes with it.")
+        _raw(project, entry)
+        return
     chosen = itertools.islice((each for each in rows.of(project, entry) if _is_wanted(each, options)), limit)
     values = (json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "") for each in chosen)
     if form == "table":
@@ -44,6 +57,30 @@ def command(address: str, form: str, limit: int | None, **options: Any) -> None:
     lines = csv_.rows(values) if form == "csv" else (json.dumps(value, ensure_ascii=False) for value in values)
     for each in lines:
         answer(each)
+
+
+def _raw(project: Project, entry: Entry) -> None:
+    """The provider's file on stdout, as bytes: whoever asks for it wants what no view has touched."""
+    from evalops import remote
+
+    path = None
+    if entry.provider == remote.SERVICE and entry.job:
+        with remote.opened(project) as (_, inventory):
+            path = inventory.result(entry.job)
+            if path is None:
+                raise EvalopsError(remote.gone(entry.job))
+    if path is None:
+        raise EvalopsError(
+            Diagnostic(
+                code="rows/no-file",
+                message=f"`{entry.address}` ran at the provider `{entry.provider}`, which makes no result file",
+                hint="evalops rows without --raw prints its rows",
+            )
+        )
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            sys.stdout.buffer.write(block)
+    sys.stdout.flush()
 
 
 def _is_wanted(row: Judged, options: dict[str, Any]) -> bool:

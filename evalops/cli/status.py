@@ -13,20 +13,33 @@ from evalops.cli.output import answer, complain, open_project, project_option
 if TYPE_CHECKING:
     from evalops.lock import Lock
 
+LISTED = 20  # jobs of a service, unless told otherwise
+
 
 @click.command("status")
 @click.argument("selectors", nargs=-1)
+@click.option("--remote", "is_remote", is_flag=True, help="List the jobs at the service instead.")
+@click.option("--type", "type_", type=click.Choice(["classify", "score", "compare"]), help="With --remote: this type.")
+@click.option("--status", "word", metavar="WORD", help="With --remote: in this status, by the service's word.")
+@click.option("--limit", type=click.IntRange(1, 100), help="With --remote: at most this many; default 20.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
 @project_option
-def command(selectors: tuple[str, ...], form: str, folder: Path | None) -> int:
+def command(selectors: tuple[str, ...], form: str, folder: Path | None, **options: Any) -> int:
     """List every evaluation of the lockfiles with its state and last result.
 
-    Reads lockfiles only. `evalops plan` says whether they answer the specs of today.
+    Reads lockfiles only. `evalops plan` says whether they answer the specs of today. With --remote the service is
+    asked for its jobs, whoever made them, newest first; its words are pending, queued, running, completed, error and
+    user_error.
 
     \b
     evalops status
     evalops status 'tone*' --format json
+    evalops status --remote --type score --status completed
     """
+    if options["is_remote"]:
+        return _remote(selectors, form, folder, options)
+    if any(options[name] for name in ("type_", "word", "limit")):
+        raise click.UsageError("--type, --status and --limit go with --remote.")
     from fnmatch import fnmatchcase
 
     from evalops.errors import Exit
@@ -47,6 +60,19 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None) -> int:
         answer("Nothing has been applied yet. To see what would run:\n  evalops plan")
     complain(problems, project)
     return Exit.PROBLEM if problems else Exit.OK
+
+
+def _remote(selectors: tuple[str, ...], form: str, folder: Path | None, options: Mapping[str, Any]) -> int:
+    from evalops import remote
+    from evalops.errors import Exit
+    from evalops.views import json_, tables
+
+    if selectors:
+        raise click.UsageError("--remote lists the service's jobs, which have no addresses to select.")
+    limit = options["limit"] or LISTED
+    found = remote.jobs(open_project(folder), type_=options["type_"], status=options["word"], limit=limit)
+    answer(json_.dump(found) if form == "json" else tables.jobs(found))
+    return Exit.OK
 
 
 def states(locks: Mapping[str, Lock]) -> list[dict[str, Any]]:

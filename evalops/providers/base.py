@@ -122,7 +122,7 @@ class Provider(Protocol):
         """Digests, by model id, of what lies outside the spec and can change a verdict. Offline."""
 
     def endpoints(self, evaluation: Evaluation) -> tuple[Endpoint, ...]:
-        """Where its models are called, one to one, as far as that can change a verdict. Offline; raises EvalopsError."""
+        """Where its models are called, one to one, as far as it can change a verdict. Offline; raises EvalopsError."""
 
     def request(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
         """The evaluation with its rows. Offline."""
@@ -145,7 +145,9 @@ class Provider(Protocol):
     def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
         """Whether a job is what `sent` asks for, by value."""
 
-    def known(self, wanted: Iterable[tuple[Evaluation, Identity]], held: Mapping[str, tuple[str, int]]) -> Sequence[Job]:
+    def known(
+        self, wanted: Iterable[tuple[Evaluation, Identity]], held: Mapping[str, tuple[str, int]]
+    ) -> Sequence[Job]:
         """The jobs that are the work of these evaluations, and those of `held`: ids with fingerprint and generation."""
 
     def rows(self, job: str, request: Request | None) -> Iterable[tuple[Verdict, dict[str, Any]]]:

@@ -110,8 +110,8 @@ class Local:
 
     def list(self, since: str | None = None) -> Listing:
         if not (self._project.state / STORE).exists():
-            return Listing([], True)
-        return Listing([_job(record) for record in self._store.jobs()], True)
+            return Listing([], is_complete=True)
+        return Listing([_job(record) for record in self._store.jobs()], is_complete=True)
 
     def job(self, id_: str) -> Job | None:
         record = self._store.job(id_)
@@ -120,7 +120,9 @@ class Local:
     def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
         return False  # nothing is ever in doubt here
 
-    def known(self, wanted: Iterable[tuple[Evaluation, Identity]], held: Mapping[str, tuple[str, int]]) -> Sequence[Job]:
+    def known(
+        self, wanted: Iterable[tuple[Evaluation, Identity]], held: Mapping[str, tuple[str, int]]
+    ) -> Sequence[Job]:
         return self.list().jobs
 
     def rows(self, job: str, request: Request | None) -> Iterator[tuple[Verdict, dict[str, Any]]]:

@@ -248,10 +248,14 @@ class Together:
         if request is None or result is None:
             return
         columns = self._columns(request.evaluation)
-        with result.path.open("rb") as stream:
-            yield from together_rows.verdicts(
-                request.evaluation, columns, request.rows(), together_rows.read(stream), result.counts
-            )
+        try:
+            with result.path.open("rb") as stream:
+                yield from together_rows.verdicts(
+                    request.evaluation, columns, request.rows(), together_rows.read(stream), result.counts
+                )
+        except EvalopsError:
+            self._files.doubt(job)
+            raise
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
         return Usage(calls=None, kept=None, reason="Together does not say what a job took")
@@ -315,7 +319,7 @@ class Together:
         return found
 
     def _credential(self, evaluation: Evaluation, model: Model) -> Credential | None:
-        """The key of an external model. It goes to the service, so it must be bound to that as well as to the vendor."""
+        """The key of an external model. It goes to the service, so it is bound to that as well as to the vendor."""
         if wire.source(model) != "external":
             return None
         mark = evaluation.places.mark(*model.route, "credential" if model.credential else "model")
@@ -332,7 +336,8 @@ class Together:
         raise EvalopsError(
             Diagnostic(
                 code="provider/credential",
-                message=f"no credential of this model is bound to {' and '.join(missing)}: Together calls it with your key",
+                message=f"Together calls this model with your key, and no credential here is bound to "
+                f"{' and '.join(missing)}",
                 mark=mark,
                 hint="in evalops.yaml: `credentials: {NAME: {env: …, origins: ["
                 + names

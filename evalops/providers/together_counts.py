@@ -61,25 +61,25 @@ class Tally:
         for value, number in numbers.items():
             ours = self.values[value]
             if number is not None and not ours <= number <= ours + left:
-                yield f"Together counts {number:,} times `{value}`, and its result file has {ours:,}"
+                yield f"Together counts {number:,} of `{value}`, its result file has {ours:,}"
         total = sum(number or 0 for number in numbers.values())
         if total > self.rows:
-            yield f"Together counts {total:,} verdicts, and its result file has {self.rows:,} rows"
+            yield f"Together counts {total:,} verdicts, its result file has {self.rows:,} rows"
 
     def _mean(self, mean: Any) -> Iterator[str]:
         if self.scored < self.rows or not self.rows or isinstance(mean, bool) or not isinstance(mean, int | float):
             return
         ours = self.total / self.rows
         if not abs(ours - mean) <= ROUNDING + 1e-9 * abs(mean):
-            yield f"Together gives a mean score of {mean:.6g}, and that of its result file is {ours:.6g}"
+            yield f"Together gives a mean score of {mean:.6g}, that of its result file is {ours:.6g}"
 
     def _missing(self, invalid: int | None, counts: Mapping[str, Any]) -> Iterator[str]:
         left = self.rows - self.scored
         if invalid is not None and invalid > left:
-            yield f"Together counts {invalid:,} unusable answers, and its result file has {left:,} rows without a verdict"
+            yield f"Together counts {invalid:,} as unusable, its result file has {left:,} without a verdict"
         reasons = [invalid, *(_number(counts.get(name)) for name in _FAILED)]
         if None not in reasons and left > (known := sum(each or 0 for each in reasons)):
-            yield f"{left:,} rows of the result file have no verdict, and Together says so of {known:,} at the most"
+            yield f"the result file has {left:,} without a verdict, Together counts {known:,} as failed or unusable"
 
 
 def _object(value: Any) -> Mapping[str, Any] | None:

@@ -128,6 +128,10 @@ class Files:
             self._client().download(wire.file_path(file, "content"), path)
         return Result(path, counts)
 
+    def doubt(self, job: str) -> None:
+        """A job's file and counts contradict each other: both are fetched anew next time; until then the file stays."""
+        (self._project.state / f"results/{self._place}/{job}.json").unlink(missing_ok=True)
+
     # --- what is kept ---
 
     def _read(self, name: str) -> dict[str, Any] | None:

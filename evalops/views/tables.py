@@ -91,6 +91,56 @@ def rows(found: Sequence[Mapping[str, Any]]) -> str:
     return _render(table)
 
 
+def jobs(found: Sequence[Mapping[str, Any]]) -> str:
+    """The jobs at a service, a line each."""
+    if not found:
+        return "The service has no such job."
+    table = _table("job", "type", "status", "made", "evaluation")
+    for each in found:
+        status = Text(line(each["provider_status"] or each["status"]), style=_STATUS.get(each["status"], ""))
+        made, held = line(each["created_at"]), ", ".join(map(line, each["addresses"]))
+        table.add_row(Text(line(each["job"])), Text(line(each["type"] or "")), status, Text(made), Text(held))
+    return _render(table)
+
+
+def files(found: Sequence[Mapping[str, Any]]) -> str:
+    """The files at a service, a line each."""
+    if not found:
+        return "The service has no file."
+    table = _table("file", "name", "bytes", "purpose", "made")
+    for each in found:
+        size = "" if each["bytes"] is None else f"{each['bytes']:,}"
+        cells = (each["id"], each["name"], size, each["purpose"], each["created_at"] or "")
+        table.add_row(*(Text(line(cell, 80)) for cell in cells))
+    return _render(table)
+
+
+def datasets(found: Sequence[Mapping[str, Any]]) -> str:
+    """The datasets of the specs, a line each."""
+    if not found:
+        return "No spec has a dataset."
+    table = _table("dataset", "rows", "evaluations")
+    for each in found:
+        table.add_row(
+            Text(safe(each["path"])), Text(f"{each['rows']:,}"), Text(", ".join(map(line, each["addresses"])))
+        )
+    return _render(table)
+
+
+def models(value: Mapping[str, Any]) -> str:
+    """The models that a service is known to evaluate with, and how old the lists are."""
+    newer = value["refreshed"]
+    table = _table("model", "source", *(["at the service"] if newer else []))
+    for each in value["models"]:
+        there = [Text("yes" if each["refreshed"] else "no")] if newer else []
+        table.add_row(Text(line(each["id"])), Text(each["model_source"] or ""), *there)
+    ours = value["shipped"]
+    notes = [f"The list of this package is of {line(ours['date'])}: {line(ours['source'], 300)}"]
+    if newer:
+        notes.append(f"{line(newer['origin'])} was asked at {line(newer['at'])}.")
+    return "\n".join([_render(table), "", *notes])
+
+
 def _verdict(verdict: Mapping[str, Any]) -> str:
     if verdict["status"] != "scored":
         return f"{verdict['status']}: {line(verdict.get('problem') or '')}"
@@ -125,7 +175,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        numeric = column in ("rows", "no verdict", "share")
+        numeric = column in ("rows", "no verdict", "share", "bytes")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     return table
 
