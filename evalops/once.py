@@ -50,9 +50,9 @@ class Once:
         key = key_of(provider, request)
         known = self.journal.intents.get(key)
         if known is not None and known.job and known.state is not State.ABANDONED:
-            job = provider.job(known.job)  # an earlier apply paid for it, and its lock entry is not here
-            if job is not None:
-                return job
+            # An earlier apply paid for it, and its lock entry is not here.
+            message = f"{provider.name} no longer has the job {known.job} of this work"
+            return provider.job(known.job) or Refused((Diagnostic(code="job/gone", message=message),))
         if known is not None and known.is_open:
             return Unclear(_still(known, provider))
         if self._behind() >= MOST_BEHIND:

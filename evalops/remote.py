@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.lock import Entry
 from evalops.project import Project
 from evalops.providers import open_provider, together_models
-from evalops.providers.base import Inventory, Job, Provider
+from evalops.providers.base import Event, Finished, Inventory, Job, Progress, Provider, Request
 from evalops.secret import Secret, redact
 
 FORMAT = 1
@@ -58,6 +59,26 @@ def jobs(project: Project, *, type_: str | None, status: str | None, limit: int)
         found = inventory.jobs(status=status, limit=MOST_JOBS if type_ else limit)
     wanted = [each for each in found if type_ is None or (each.told or {}).get("type") == type_]
     return [_brief(each, held) for each in wanted[:limit]]
+
+
+def followed(project: Project, entries: Iterable[Entry]) -> Iterator[tuple[str, Event]]:
+    """What happens to the open jobs of these entries at the service, until all have ended. Nothing is written."""
+    at: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.provider == SERVICE and entry.job and entry.status.is_open:
+            at.setdefault(entry.job, []).append(entry.address)
+    with opened(project) as (provider, _):
+        work: list[tuple[Job, Request | None]] = []
+        for id_ in at:
+            found = provider.job(id_)
+            if found is None:
+                raise EvalopsError(gone(id_))
+            work.append((found, None))
+        with provider.follow(work) as following:
+            for event in following:
+                if isinstance(event, Finished | Progress):
+                    id_ = event.job.id if isinstance(event, Finished) else event.job
+                    yield from ((address, event) for address in at[id_])
 
 
 def job(project: Project, id_: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from evalops.lock import Entry
 from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
+from evalops.providers.base import Provider
 from evalops.result import Verdict, VerdictStatus
 from evalops.spec import Evaluation
 
@@ -32,26 +34,39 @@ class Judged(NamedTuple):
 
 def of(project: Project, entry: Entry) -> Iterator[Judged]:
     """The rows of an entry's job in the order of the dataset. Raises EvalopsError where they are not here."""
-    provider = open_provider(entry.provider, project)
+    with contextlib.closing(open_provider(entry.provider, project)) as provider:
+        yield from _judged(project, entry, provider)
+
+
+def _judged(project: Project, entry: Entry, provider: Provider) -> Iterator[Judged]:
     wanted = _wanted(project, entry)
     request = provider.request(*wanted, entry.generation) if wanted else None
     verdicts = iter(provider.rows(entry.job or "", request))
     first = next(verdicts, None)
     if first is None:
-        raise EvalopsError(
-            Diagnostic(
-                code="rows/missing",
-                message=f"the rows of `{entry.address}` are not on this machine",
-                hint=f"they were made where the job {entry.job} ran; to make them here:\n"
-                f"  evalops apply --rerun '{entry.address}' --reason 'rows are elsewhere'",
-            )
-        )
+        raise EvalopsError(_missing(entry, is_changed=wanted is None, is_local=provider.origin is None))
     evaluation = wanted.evaluation if wanted else None
     sources = itertools.chain(_sources(project, evaluation), itertools.repeat(None))
     for (verdict, detail), pair in zip(itertools.chain([first], verdicts), sources, strict=False):
         key, source = pair or (verdict.key, None)
         failed = evaluation is not None and _failed(evaluation, verdict, source)
         yield Judged(key, source, verdict, detail, failed)
+
+
+def _missing(entry: Entry, *, is_changed: bool, is_local: bool) -> Diagnostic:
+    if is_changed:
+        return Diagnostic(
+            code="rows/changed",
+            message=f"the rows of `{entry.address}` are not here: its dataset is no longer the one that was judged",
+            hint="restore it, or evaluate what is there now: evalops apply",
+        )
+    where = "are not on this machine" if is_local else f"are neither here nor at {entry.provider}"
+    why = f"they were made where the job {entry.job} ran" if is_local else f"the job {entry.job} is gone"
+    return Diagnostic(
+        code="rows/missing",
+        message=f"the rows of `{entry.address}` {where}",
+        hint=f"{why}; to make them here:\n  evalops apply --rerun '{entry.address}' --reason 'rows are elsewhere'",
+    )
 
 
 def matches(value: Any, text: str) -> bool:

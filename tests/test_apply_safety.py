@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -41,8 +42,9 @@ class Home:
         }
         write_project(root, specs, settings={"providers": {"together": remote}, "credentials": credentials, **settings})
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`evalops apply --yes` in a process of its own."""
+    def start(self, *arguments: str, most: int | None = None) -> subprocess.Popen[str]:
+        """`evalops apply --yes` in a process of its own, whose files may not grow beyond `most` bytes."""
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))) if most is not None else None
         code = "from evalops.cli import main; main()"
         return subprocess.Popen(
             [sys.executable, "-c", code, "--project", str(self.root), "apply", "--yes", *arguments],
@@ -50,6 +52,7 @@ class Home:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit,
             env={**os.environ, "PYTHONPATH": str(Path(evalops.__file__).parents[1])},
         )
 
@@ -97,6 +100,44 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[TogetherService]:
 def home(tmp_path: Path, service: TogetherService) -> Home:
     """Two evaluations that were never applied."""
     return Home(tmp_path / "project", service)
+
+
+# --- a thousand evaluations: first, as it takes longest ---
+
+
+@pytest.mark.slow
+def test_a_thousand_evaluations(tmp_path: Path, service: TogetherService) -> None:
+    """30 % of the replies are faulty, and the process is killed again and again: the ledger says 1,000."""
+    chance = random.Random(4)
+    faults = ["502+", "502", "drop+", "drop", "half+", "html+", "no-id+", "500", "429", "503+"]
+    words = [chance.choice(faults) if chance.random() < 0.3 else "ok" for _ in range(1500)]
+    home = Home(tmp_path / "project", service, 0)
+    specs = list(_thousand())
+    for first in range(0, 1000, 100):
+        (home.root / f"from{first}.yaml").write_text("\n---\n".join(specs[first : first + 100]))
+    service.behave(Behaviour(create=words, lag_polls=1))
+    for number in range(60):
+        process = home.start()
+        if number % 3 == 0:
+            time.sleep(chance.uniform(3.0, 8.0))
+            process.kill()
+        out, err = process.communicate(timeout=300)
+        assert max(home.works().values(), default=0) <= 1, (out[-2000:], err[-2000:])
+        service.behave(advance=10)
+        if process.returncode == Exit.OK:
+            break
+    assert process.returncode == Exit.OK, err[-2000:]
+    assert len(service.ledger) == 1000 and set(home.works().values()) == {1}
+    assert home.jobs() == {id_ for each in service.ledger for id_ in each["ids"]}
+
+
+def _thousand() -> Iterator[str]:
+    for number in range(1000):
+        judge = {"model": "Qwen/Qwen3.5-9B", "system_template": f"Polite? {number}: {{{{ q }}}}"}
+        fields = {"model_to_evaluate": "a", "labels": ["yes", "no"], "pass_labels": ["yes"]}
+        yield json.dumps(
+            {"version": 1, "name": f"e{number}", "type": "classify", "dataset": "rows.jsonl", "judge": judge, **fields}
+        )
 
 
 # --- schedules of crashes and faults ---
@@ -241,6 +282,32 @@ def test_a_forged_marker_is_not_believed(home: Home) -> None:
 # --- what is lost, changed or in two places ---
 
 
+@pytest.mark.xfail(strict=True, reason="an adoption by marker does not compare the file")
+def test_a_marker_with_another_file_is_not_believed(home: Home) -> None:
+    home.service.behave(Behaviour(create=["400", "400"]))
+    assert home.apply() == Exit.PROBLEM
+    intents = journal.read(home.root / ".evalops" / "journal").values()
+    bodies = [json.loads(json.dumps(each.parameters)) for each in intents]
+    for body in bodies:
+        body["parameters"]["input_data_file_path"] = "file-theirs"
+    forged = {home.service.place(body) for body in bodies}
+    assert home.apply() == Exit.OK
+    assert not home.jobs() & forged
+
+
+@pytest.mark.xfail(strict=True, reason="a new fingerprint takes over the generation of the old one")
+def test_a_fresh_clone_adopts_what_changed_after_a_rerun(home: Home) -> None:
+    assert home.apply() == Exit.OK
+    assert home.apply("--rerun", "s0", "--reason", "again") == Exit.OK
+    write_spec(home.root, 0, "Is it kind?")
+    assert home.apply() == Exit.OK and len(home.service.ledger) == 4
+    for path in [*home.root.glob("*.lock"), *home.root.glob("*.verdicts.jsonl")]:
+        path.unlink()
+    shutil.rmtree(home.root / ".evalops")
+    assert home.apply() == Exit.OK
+    assert len(home.service.ledger) == 4
+
+
 def test_a_fresh_clone_adopts(home: Home) -> None:
     assert home.apply() == Exit.OK
     before = home.jobs()
@@ -336,6 +403,29 @@ def test_a_closed_pipe_stops_no_record(home: Home) -> None:
     assert set(home.works().values()) == {1}
 
 
+@pytest.mark.parametrize("most", [60, 400, 1200, 2500])
+def test_a_disk_that_is_full(home: Home, most: int) -> None:
+    process = home.start(most=most)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode in (Exit.PROBLEM, Exit.UNKNOWN_OUTCOME) and "Traceback" not in err, (out, err)
+    known = {each.job for each in journal.read(home.root / ".evalops" / "journal").values()}
+    assert {id_ for each in home.service.ledger for id_ in each["ids"]} <= known or home.open()
+    home.settled()
+    assert set(home.works().values()) == {1} and len(home.service.ledger) == 2
+
+
+@pytest.mark.parametrize("place", ["", "journal", "uploads", "results"])
+def test_state_that_cannot_be_written(home: Home, place: str) -> None:
+    """Something else is where the state should be: nothing is sent, or what is sent is known."""
+    state = home.root / ".evalops"
+    (state / place).parent.mkdir(exist_ok=True)
+    (state / place).write_text("no folder")
+    assert home.apply() == Exit.PROBLEM
+    (state / place).unlink()
+    home.settled()
+    assert set(home.works().values()) == {1} and len(home.service.ledger) == 2
+
+
 # --- signals, kills and rivals ---
 
 
@@ -418,40 +508,6 @@ def test_kills_at_any_time(tmp_path: Path, service: TogetherService, part: int) 
         assert home.jobs() == {id_ for each in service.ledger for id_ in each["ids"]} and len(home.jobs()) == 6
         before = service.asked["create"]
         assert home.apply() == Exit.OK and service.asked["create"] == before
-
-
-@pytest.mark.slow
-def test_a_thousand_evaluations(tmp_path: Path, service: TogetherService) -> None:
-    """30 % of the replies are faulty, and the process is killed again and again: the ledger says 1,000."""
-    chance = random.Random(4)
-    faults = ["502+", "502", "drop+", "drop", "half+", "html+", "no-id+", "500", "429", "503+"]
-    words = [chance.choice(faults) if chance.random() < 0.3 else "ok" for _ in range(1500)]
-    home = Home(tmp_path / "project", service, 0)
-    text = "\n---\n".join(_thousand())
-    (home.root / "all.yaml").write_text(text)
-    service.behave(Behaviour(create=words, lag_polls=1))
-    for number in range(60):
-        process = home.start()
-        if number % 3 == 0:
-            time.sleep(chance.uniform(3.0, 8.0))
-            process.kill()
-        out, err = process.communicate(timeout=300)
-        assert max(home.works().values(), default=0) <= 1, (out[-2000:], err[-2000:])
-        service.behave(advance=10)
-        if process.returncode == Exit.OK:
-            break
-    assert process.returncode == Exit.OK, err[-2000:]
-    assert len(service.ledger) == 1000 and set(home.works().values()) == {1}
-    assert home.jobs() == {id_ for each in service.ledger for id_ in each["ids"]}
-
-
-def _thousand() -> Iterator[str]:
-    for number in range(1000):
-        judge = {"model": "Qwen/Qwen3.5-9B", "system_template": f"Polite? {number}: {{{{ q }}}}"}
-        fields = {"model_to_evaluate": "a", "labels": ["yes", "no"], "pass_labels": ["yes"]}
-        yield json.dumps(
-            {"version": 1, "name": f"e{number}", "type": "classify", "dataset": "rows.jsonl", "judge": judge, **fields}
-        )
 
 
 # --- secrets ---

@@ -499,7 +499,9 @@ def test_a_file_that_cannot_be_had_loses_nothing_that_is_here(service: Service, 
 @pytest.mark.parametrize("results", [None, {}, {"result_file_id": None}, {"result_file_id": "../x"}, [], "x"])
 def test_a_job_without_a_result_file_says_so(service: Service, bench: Bench, results: Any) -> None:
     job = service.job(status="running", results=results)
-    assert "names no result file, and its status is `running`" in problem(lambda: labels(bench, job))
+    assert f"together/no-result: the job {job} has no result file: Together says `running`" in problem(
+        lambda: labels(bench, job)
+    )
 
 
 @pytest.mark.parametrize("job", ["eval-none", "../../../evalops", "", ".", "a/b", "x" * 200])

@@ -419,6 +419,15 @@ def test_rows_without_a_verdict_are_counted_and_shown(scene: Scene) -> None:
     assert scene.requests(lambda: scene.folder.rows_of()) == []
 
 
+def test_rows_of_another_dataset_are_not_joined(scene: Scene) -> None:
+    scene.applied()
+    scene.rows(truths(COUNT + 1))
+    before = len(scene.proxy.seen)
+    done = scene.folder.run("rows", "tone")
+    assert done.code == 1 and "rows/changed" in done.err and "--rerun" not in done.err
+    assert len(scene.proxy.seen) == before
+
+
 def test_counts_that_do_not_add_up_are_an_error_that_says_how(scene: Scene) -> None:
     def lie(job: dict[str, Any]) -> dict[str, Any]:
         if job["results"]:
@@ -466,7 +475,9 @@ def test_a_failed_job_says_why_and_is_never_sent_again_by_itself(scene: Scene) -
     scene.proxy.change = of_job(failing)
     done = scene.apply()
     assert done.code == 1 and "Unsupported dataset column(s): ['category']." in done.err
-    assert "--retry-failed" in done.err
+    assert "another job, which is paid" in done.err and "--retry-failed" in done.err
+    rows = scene.folder.run("rows", "tone")
+    assert rows.code == 1 and "has no result file: Together says `user_error`" in rows.err
     assert scene.folder.entry()["status"] == "failed"
     again = scene.apply()
     assert again.code == 1 and "! tone" in again.out + again.err

@@ -49,9 +49,13 @@ def test_a_job_at_a_service_runs_on_without_apply(tmp_path: Path, monkeypatch: p
         here.spec(provider="together", judge=judge, gold="gold")
         assert here.apply("--no-wait").code == Exit.STILL_RUNNING
         job = lock_of(here)["job"]
+        watched = here.run("status", "--watch")
+        assert watched.code == Exit.OK and "tone: completed" in watched.err
+        assert "To collect the results" in watched.err
         assert lock_of(here)["status"] in ("pending", "running")
         assert here.apply("--timeout", "1h").code == Exit.OK  # nothing is paid, so nothing is asked
         assert lock_of(here)["job"] == job and lock_of(here)["summary"]["scored"] == 5
+        assert here.run("status", "--watch").err == ""  # nothing is open
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1d", "", "1e9", "9" * 5000])

@@ -270,11 +270,14 @@ def _doubts(once: Once) -> list[Diagnostic]:
 
 
 def _failure(entry: Any) -> Diagnostic:
+    from evalops.planning import PAID_ANEW
+
+    what = "to try again makes another job, which is paid" if entry.provider in PAID_ANEW else "finished rows are kept"
     return Diagnostic(
         code="job/failed",
         message=f"`{entry.address}` failed: {entry.message}",
         address=entry.address,
-        hint="finished rows are kept; mend the cause, then: evalops apply --retry-failed",
+        hint=f"{what}; mend the cause, then: evalops apply --retry-failed",
     )
 
 

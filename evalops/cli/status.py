@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalops.cli.output import answer, complain, open_project, project_option
+from evalops.cli.output import answer, complain, open_project, project_option, say
 
 if TYPE_CHECKING:
     from evalops.lock import Lock
+    from evalops.project import Project
 
 LISTED = 20  # jobs of a service, unless told otherwise
 
 
 @click.command("status")
 @click.argument("selectors", nargs=-1)
+@click.option("--watch", "is_watching", is_flag=True, help="Wait for the jobs at the service that are not finished.")
 @click.option("--remote", "is_remote", is_flag=True, help="List the jobs at the service instead.")
 @click.option("--type", "type_", type=click.Choice(["classify", "score", "compare"]), help="With --remote: this type.")
 @click.option("--status", "word", metavar="WORD", help="With --remote: in this status, by the service's word.")
@@ -29,29 +32,26 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None, **option
 
     Reads lockfiles only. `evalops plan` says whether they answer the specs of today. With --remote the service is
     asked for its jobs, whoever made them, newest first; its words are pending, queued, running, completed, error and
-    user_error.
+    user_error. --watch tells how they end; `evalops apply` collects their results.
 
     \b
     evalops status
     evalops status 'tone*' --format json
+    evalops status --watch
     evalops status --remote --type score --status completed
     """
     if options["is_remote"]:
         return _remote(selectors, form, folder, options)
     if any(options[name] for name in ("type_", "word", "limit")):
         raise click.UsageError("--type, --status and --limit go with --remote.")
-    from fnmatch import fnmatchcase
-
     from evalops.errors import Exit
     from evalops.views import json_, tables
 
     project = open_project(folder)
+    if options["is_watching"]:
+        _watch(project, selectors)
     locks, problems = project.locks()
-    found = [
-        each
-        for each in states(locks)
-        if not selectors or any(each["address"] == one or fnmatchcase(each["address"], one) for one in selectors)
-    ]
+    found = [each for each in states(locks) if _is_meant(each["address"], selectors)]
     if form == "json":
         answer(json_.dump(found))
     elif found:
@@ -60,6 +60,23 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None, **option
         answer("Nothing has been applied yet. To see what would run:\n  evalops plan")
     complain(problems, project)
     return Exit.PROBLEM if problems else Exit.OK
+
+
+def _is_meant(address: str, selectors: tuple[str, ...]) -> bool:
+    return not selectors or any(address == one or fnmatchcase(address, one) for one in selectors)
+
+
+def _watch(project: Project, selectors: tuple[str, ...]) -> None:
+    """Shows the jobs on their way, on stderr; lockfiles are left to apply, which writes them with the results."""
+    from evalops import remote
+    from evalops.cli.progress import watch
+
+    locks, _ = project.locks()
+    entries = (each for lock in locks.values() for each in lock.entries.values() if _is_meant(each.address, selectors))
+    with watch() as observe:
+        ended = [observe(address, event) for address, event in remote.followed(project, entries)]
+    if ended:
+        say("To collect the results:\n  evalops apply")
 
 
 def _remote(selectors: tuple[str, ...], form: str, folder: Path | None, options: Mapping[str, Any]) -> int:

@@ -133,8 +133,8 @@ class Provider(Protocol):
     def submit(self, request: Request) -> Job | Refused | Unclear:
         """Ask for the job, once."""
 
-    def follow(self, work: Sequence[tuple[Job, Request]]) -> AbstractContextManager[Following]:
-        """Wait for jobs, or carry them out and on."""
+    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> AbstractContextManager[Following]:
+        """Wait for jobs, or carry them out and on; without a request, one that runs here is left alone."""
 
     def list(self, since: str | None = None) -> Listing:
         """The jobs the provider has, newest first. `since` is RFC 3339."""

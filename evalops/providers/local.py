@@ -105,7 +105,7 @@ class Local:
         )
         return _job(self._store.add_job(record))
 
-    def follow(self, work: Sequence[tuple[Job, Request]]) -> Following:
+    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> Following:
         return Following(self, self._project, work)
 
     def list(self, since: str | None = None) -> Listing:
@@ -204,11 +204,10 @@ class Local:
 class Following:
     """The events of local jobs, from a thread that runs the engine. A context: leaving it ends the thread."""
 
-    def __init__(self, local: Local, project: Project, work: Sequence[tuple[Job, Request]]) -> None:
+    def __init__(self, local: Local, project: Project, work: Sequence[tuple[Job, Request | None]]) -> None:
         self._local = local
         self._project = project
-        self._jobs = {job.id: job for job, _ in work}
-        self._requests = [(job, request) for job, request in work]
+        self._requests = [(job, request) for job, request in work if request]
         self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         self._reported: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -232,7 +232,7 @@ class Together:
             if wire.same_work(sent, told, with_file=False):
                 yield replace(job, fingerprint=identity.fingerprint, generation=int(generation))
 
-    def follow(self, work: Sequence[tuple[Job, Request]]) -> Following:
+    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> Following:
         jobs = [job for job, _ in work]
         return Following(jobs, self._look, lag=self.visibility_lag, now=lambda: self._client.time(), sleep=self._sleep)
 

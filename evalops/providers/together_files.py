@@ -121,8 +121,9 @@ class Files:
             counts = found.get("results") if isinstance(found, dict) else None
             file = counts.get("result_file_id") if isinstance(counts, dict) else None
             if not isinstance(counts, dict) or not isinstance(file, str) or not ID.fullmatch(file):
-                status = str(found.get("status"))[:80] if isinstance(found, dict) else "none"
-                raise EvalopsError(unreadable(f"the job `{job}` names no result file, and its status is `{status}`"))
+                status = str(found.get("status"))[:80] if isinstance(found, dict) else "nothing"
+                message = f"the job {job} has no result file: Together says `{status}` of it"
+                raise EvalopsError(Diagnostic(code="together/no-result", message=message))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(f"{name}.json", counts)
             self._client().download(wire.file_path(file, "content"), path)
