@@ -17,7 +17,8 @@ A spec becomes a plan in pure steps, values in and values out; each module impor
 
 The shell reads and writes: `project` (the folder), `hold` (who may write in it), `catalog` (all its evaluations),
 `planning` (from a folder to a plan), `plancache`, `jobs` (from a job to a lock entry), `rows`, `apply` (carrying out a
-plan), and under it `once` (a paid request, sent once) over `journal` (what was sent, written ahead). `remote` is what is at a service and nowhere else, `importing` makes specs of it.
+plan), and under it `once` (a paid request, sent once) over `journal` (what was sent, written ahead). `remote` is what
+is at a service and nowhere else, `importing` makes specs of it.
 
     providers/   the services that run an evaluation, behind one protocol (`base`); `local` is the engine
     engine/      rows through models: `run` and `judge` over `model` (the HTTP client), `store`, `embedded`

@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 from together_service import CREATES, Behaviour, Remote, TogetherService
 
 from evalops import journal as journals
@@ -65,7 +66,8 @@ class Schedule:
     """`crashes` are the numbers of the crash points of the first applies, None for none. See `Behaviour` for the rest.
 
     `edit` is what happens after the first apply: a template is `edited`, a spec `deleted`, `state` or a `lock` is
-    lost. From write number `full` of the first apply on, the disk is full. `jump` moves this machine's clock for that apply and the later ones, `skew` the service's, for good (seconds).
+    lost. From write number `full` of the first apply on, the disk is full. With `signals`,
+    a crash is no crash, but so many SIGINT. `jump` moves this machine's clock for that apply and the later ones, `skew` the service's, for good (seconds).
     """
 
     seed: int
@@ -78,6 +80,7 @@ class Schedule:
     skew: float = 0.0
     rerun: bool = False
     full: int | None = None
+    signals: int = 0
     mutant: str | None = None
 
 
@@ -224,7 +227,7 @@ class Play:
             self.broken.append(f"I4: a further apply ended with {done.code} and asked {after['asked']}")
 
     def _apply(self, crash: int | None, options: Mapping[str, Any], full: int | None = None) -> Ran:
-        done = in_child(self.root, self.schedule, options, Points(crash, full))
+        done = in_child(self.root, self.schedule, options, Points(crash, full, self.schedule.signals))
         self.said += f"--- apply, crash {crash}, exit {done.code} ---\n{done.said}"
         self._check(done)
         return done
@@ -255,7 +258,7 @@ class Play:
         for entry in state["ledger"]:
             if (locked | (self.had if self._may_replace() else set())) & set(entry["ids"]):
                 continue
-            is_open = entry["work"] in open_ and done.code == 4
+            is_open = entry["work"] in open_ and done.code in (4, 130)
             is_told = any(job in known and (done.code or job in done.said) for job in entry["ids"])
             if not is_open and not is_told:
                 self.broken.append(f"I2: {entry['ids']} is nowhere, and the exit code is {done.code}")
@@ -306,8 +309,8 @@ class Play:
 class Points:
     """Crash points, counted; at number `at` the process is gone. From write number `full` on, the disk is full."""
 
-    def __init__(self, at: int | None = None, full: int | None = None) -> None:
-        self.at, self.full = at, full
+    def __init__(self, at: int | None = None, full: int | None = None, signals: int = 0) -> None:
+        self.at, self.full, self.signals = at, full, signals
         self.count = self.writes = 0
 
     def write(self) -> None:
@@ -318,9 +321,11 @@ class Points:
 
     def __call__(self, last_act: Callable[[], object] = lambda: None) -> None:
         self.count += 1
-        if self.count == self.at:
+        if self.count == self.at and not self.signals:
             last_act()
             os._exit(CRASHED)
+        for _ in range(self.signals if self.count == self.at else 0):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def in_child(root: Path, schedule: Schedule, options: Mapping[str, Any], points: Points) -> Ran:
@@ -330,7 +335,8 @@ def in_child(root: Path, schedule: Schedule, options: Mapping[str, Any], points:
     if not child:
         code = 70
         try:
-            code = _quietly(lambda: _apply(root, points, schedule, options), output)
+            with click.Context(click.Command("evalops")):
+                code = _quietly(lambda: _apply(root, points, schedule, options), output)
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -345,6 +351,8 @@ def _quietly(act: Callable[[], int], output: Path) -> int:
             os.dup2(stream.fileno(), number)
         try:
             return act()
+        except KeyboardInterrupt:
+            return 130
         except BaseException:
             traceback.print_exc()
             return 70
@@ -508,6 +516,7 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
             behaviour["list"] = chance.choice([["500"], ["500"] * 6, ["ok"] * 2 + ["503"] * 12, ["html"], ["drop"] * 7])
         if chance.random() < 0.15:
             behaviour["cut"] = 10
+        behaviour["date"] = chance.random() < 0.95
         behaviour["order"] = "any" if chance.random() < 0.1 and "cut" not in behaviour else "newest"
     if chance.random() < 0.15:
         behaviour["upload"] = chance.choice([["500"], ["drop"], ["drop+"], ["no-id"], ["429"]])
@@ -529,6 +538,7 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
         skew=chance.choices([0.0, 7200.0, -7200.0], [8, 1, 1])[0],
         rerun=edit is None and chance.random() < 0.1,
         full=chance.randint(1, 20) if chance.random() < 0.1 else None,
+        signals=chance.choice([1, 2]) if chance.random() < 0.15 else 0,
         mutant=mutant,
     )
 

@@ -81,7 +81,19 @@ PIPELINE = [
     "stats", "metrics", "semantics", "parquet", "dataset", "lock", "verdicts", "diff", "plan", "estimate",
 ]  # fmt: skip
 # The shell: the folder, its evaluations, jobs, and carrying out a plan.
-SHELL = ["hold", "project", "journal", "jobs", "catalog", "rows", "once", "planning", "plancache", "apply", "remote", "importing",
+SHELL = [
+    "hold",
+    "project",
+    "journal",
+    "jobs",
+    "catalog",
+    "rows",
+    "once",
+    "planning",
+    "plancache",
+    "apply",
+    "remote",
+    "importing",
 ]
 
 
@@ -189,7 +201,13 @@ HOMES = {
 }
 # Slow to import, so only where they are needed: inside a function.
 HEAVY = {"jsonschema", "deepdiff", "scipy", "xllamacpp", "pyarrow"}
-EXTRAS = {"xllamacpp": "embedded", "pyarrow": "parquet", "starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"}
+EXTRAS = {
+    "xllamacpp": "embedded",
+    "pyarrow": "parquet",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+}
 
 
 def third_party(module: str) -> Iterator[Import]:

@@ -135,6 +135,7 @@ def judge(source: str, models: Server) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_files_from_their_upload_to_their_end(tg: Tg, tmp_path: Path) -> None:
     assert "proj_" in tg.ok("whoami").out  # and no project id is asked for
     path = jsonl(tmp_path / "rows.jsonl", ANSWERS)
@@ -217,6 +218,7 @@ def test_compare_with_an_external_judge(tg: Tg, server: Served, models: Server, 
     assert "Winning Model: one (model A)" in tg.ok("evals", "list", "--limit", "100").out
 
 
+@pytest.mark.slow
 def test_the_list_page_by_page(tg: Tg, server: Served, models: Server, tmp_path: Path) -> None:
     wanted: Any = {
         "judge": {"model": SERVERLESS, "model_source": "serverless", "system_template": TEMPLATE},

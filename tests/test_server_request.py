@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from evalops import semantics, template
 from evalops.endpoint import Endpoint
 from evalops.secret import Secret
-from evalops.server.problem import Problem
 from evalops.server.fields import MAX_LABELS
+from evalops.server.problem import Problem
 from evalops.server.request import IMAGES, MAX_WORKERS, Asked, complete, read, unsupported
 from evalops.settings import Serve
 from evalops.spec import Column, Model, Type

@@ -297,7 +297,7 @@ def test_scores(scene: Scene) -> None:
     assert said(scene.folder.rows_of()) == [row["gold"] for row in rows]
 
 
-@pytest.mark.parametrize("both", [True, False], ids=["both-orders", "one-order"])
+@pytest.mark.parametrize("both", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["both-orders", "one-order"])
 def test_comparisons(scene: Scene, both: bool) -> None:
     scene.rows(duels(9))
     fields: dict[str, Any] = {} if both else {"disable_position_bias_correction": True}
@@ -445,7 +445,7 @@ def test_counts_that_do_not_add_up_are_an_error_that_says_how(scene: Scene) -> N
     assert scene.proxy.creates == 1 and scene.folder.summary()["scored"] == COUNT
 
 
-@pytest.mark.parametrize("cut", ["missing", "foreign"])
+@pytest.mark.parametrize("cut", ["missing", pytest.param("foreign", marks=pytest.mark.slow)])
 def test_results_that_are_not_those_of_the_rows_are_an_error(scene: Scene, cut: str) -> None:
     def shorten(asked: Asked, answer: Answer) -> Answer:
         if not asked.path.endswith("/content"):

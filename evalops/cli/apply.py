@@ -92,7 +92,10 @@ def run(project: Project, options: Mapping[str, Any], providers: Mapping[str, Pr
     once = planning.recover(project, providers, journal)
     try:
         return _go_on(project, options, providers, once)
-    except EvalopsError as error:
+    except BrokenPipeError:
+        raise
+    except (EvalopsError, OSError) as problem:
+        error = problem if isinstance(problem, EvalopsError) else _unwritable(project, problem)
         # Whatever else is wrong, that money may have been spent is what a script must not miss.
         doubts = _doubts(once)
         raise EvalopsError(
@@ -254,6 +257,15 @@ def _close(project: Project, plan: Plan, applied: Applied, once: Once) -> int:
     if applied.locks:
         answer("Locks written: " + ", ".join(sorted(applied.locks)))
     return _exit_code(plan, applied, gates_failed=bool(failed), in_doubt=bool(doubts))
+
+
+def _unwritable(project: Project, error: OSError) -> EvalopsError:
+    """A file of the project's state that could not be made: the disk is full, or something else is in its place."""
+    path = Path(str(error.filename or project.state))
+    shown = path.relative_to(project.root) if path.is_relative_to(project.root) else path
+    message = f"`{shown}` cannot be used: {(error.strerror or type(error).__name__).lower()}"
+    hint = "nothing is lost: make room or mend the folder, then run the same command again"
+    return EvalopsError(Diagnostic(code="file/write", message=message, hint=hint))
 
 
 def _doubts(once: Once) -> list[Diagnostic]:
