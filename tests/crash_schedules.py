@@ -516,7 +516,6 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
             behaviour["list"] = chance.choice([["500"], ["500"] * 6, ["ok"] * 2 + ["503"] * 12, ["html"], ["drop"] * 7])
         if chance.random() < 0.15:
             behaviour["cut"] = 10
-        behaviour["date"] = chance.random() < 0.95
         behaviour["order"] = "any" if chance.random() < 0.1 and "cut" not in behaviour else "newest"
     if chance.random() < 0.15:
         behaviour["upload"] = chance.choice([["500"], ["drop"], ["drop+"], ["no-id"], ["429"]])
