@@ -6,28 +6,31 @@ soon as it is known, and what was interrupted is found again by the next plan as
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from itertools import chain
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalops import jobs, lock, verdicts
 from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.lock import Entry, Lock, Status
 from evalops.once import Once
+from evalops.orders import AT_ONCE, Order, Orders
 from evalops.plan import Action, Change, Plan
 from evalops.project import Project
-from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request, Unclear
+from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request
 from evalops.result import Usage, Verdict
 from evalops.spec import Evaluation
 
 MOST_VERDICTS = 64 << 20  # bytes
+GRACE, GRACE_IN_CI = 30.0, 4.0  # seconds that requests under way have after Ctrl-C; CI kills after about ten
+FIRST_LOOK, LONGEST_LOOK, LONGER = 1.0, 30.0, 1.5  # seconds between two looks for what is in doubt, times
 
 Observer = Callable[[str, Event], None]  # the address an event is about ("" for none), and the event
 
@@ -53,6 +56,14 @@ class Applied:
         return [entry for entry in self.entries.values() if entry.status is Status.FAILED]
 
 
+class Work(NamedTuple):
+    """A change and the job that carries it out."""
+
+    change: Change
+    job: Job
+    request: Request
+
+
 @dataclass(slots=True)
 class _Run:
     """One apply under way."""
@@ -64,9 +75,13 @@ class _Run:
     once: Once
     digest: str
     until: float | None
+    at_once: int
     applied: Applied = field(default_factory=Applied)
+    orders: dict[str, Orders] = field(default_factory=dict)  # by provider, of those that are paid
     following: Following | None = None
     ends_itself: bool = False  # whether what is followed runs here and ends in order, also at once
+    wait: float = FIRST_LOOK
+    looks_at: float = 0.0
 
     def put(self, path: str, entry: Entry) -> None:
         """Writes one entry to its lockfile, durably."""
@@ -74,6 +89,12 @@ class _Run:
         self.project.write_lock(self.locks[path])
         self.applied.entries[entry.address] = entry
         self.applied.locks.add(path)
+
+    def orders_at(self, provider: Provider) -> Orders:
+        """What is wanted of a provider that is paid."""
+        if provider.name not in self.orders:
+            self.orders[provider.name] = Orders(provider, self.once, self.digest, self.at_once)
+        return self.orders[provider.name]
 
     @property
     def most_verdicts(self) -> int:
@@ -107,25 +128,43 @@ def carry_out(
     once: Once,
     *,
     patience: float | None = None,
+    at_once: int = AT_ONCE,
 ) -> Applied:
     """Everything the plan says. Raises EvalopsError where a file or the store cannot be written.
 
     SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set. `patience` is
-    how long it waits for jobs, in seconds from now; those still open then go on later.
+    how long it waits for jobs, in seconds from now; those still open then go on later. `at_once` is how many paid
+    requests are under way at a time.
     """
     until = None if patience is None else time.monotonic() + patience
-    run = _Run(project, dict(locks), providers, observe, once, plan.digest, until)
+    run = _Run(project, dict(locks), providers, observe, once, plan.digest, until, at_once)
     with _signals(run):
         try:
             _carry_out(run, plan)
         except KeyboardInterrupt:
             if not run.applied.interrupted:
                 raise
+        except Exception:
+            _let_end(run)
+            raise
+    for orders in run.orders.values():
+        run.applied.diagnostics += (*orders.problems, *orders.left())
+        run.applied.unclear |= orders.unclear
     return run.applied
 
 
+def _let_end(run: _Run) -> None:
+    """Records what comes of the paid requests under way, as far as anything can be recorded still."""
+    run.once.is_stopped = True
+    for orders in run.orders.values():
+        while True:
+            with suppress(EvalopsError, OSError):
+                orders.let_end()
+                break
+
+
 def _carry_out(run: _Run, plan: Plan) -> None:
-    work: list[tuple[Change, Job, Request]] = []
+    work: list[Work] = []
     for change in plan.changes:
         if run.applied.interrupted:
             break
@@ -135,6 +174,12 @@ def _carry_out(run: _Run, plan: Plan) -> None:
             _regrade(run, change, change.entry)
         elif change.action in _RUNS or (change.action is Action.ADOPT and change.job):
             work += _submit(run, change)
+        elif change.action is Action.UNKNOWN and change.wanted:
+            provider = run.providers[change.wanted.evaluation.provider]
+            if not provider.is_repeatable:
+                run.orders_at(provider).add(change)
+    for orders in run.orders.values():
+        work += _entered(run, orders.jobs())
     _forget(run, plan)
     _follow(run, work)
     for change in plan.of(Action.ADOPT):
@@ -146,23 +191,37 @@ def _carry_out(run: _Run, plan: Plan) -> None:
 _RUNS = (Action.CREATE, Action.RERUN, Action.RESUME)
 
 
-def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
-    """Submits one change and writes down the job before anything waits for it."""
+def _submit(run: _Run, change: Change) -> list[Work]:
+    """Submits one change where that is free; what is paid is ordered."""
     assert change.wanted is not None
     evaluation, identity = change.wanted
     provider = run.providers[evaluation.provider]
+    if not provider.is_repeatable:
+        run.orders_at(provider).add(change)
+        return []
     request = provider.request(evaluation, identity, change.generation)
-    outcome = _job_of(run, change, provider, request)
-    if isinstance(outcome, Refused):
+    outcome = provider.submit(provider.prepare(request))
+    if not isinstance(outcome, Job):
+        assert isinstance(outcome, Refused), "what is repeatable is never in doubt"
         run.applied.diagnostics += (replace(each, address=change.address) for each in outcome.diagnostics)
         return []
-    if isinstance(outcome, Unclear):
-        run.applied.unclear[change.address] = outcome.why
-        return []
-    if change.action is Action.RESUME and outcome.status is Status.FAILED and provider.is_repeatable:
+    if change.action is Action.RESUME and outcome.status is Status.FAILED:
         provider.retry(outcome.id)
         outcome = replace(outcome, status=Status.PENDING, message=None, finished_at=None)
-    is_failed = outcome.status is Status.FAILED  # found as such: it goes on when it is asked for, not by itself
+    return _enter(run, change, request, outcome)
+
+
+def _entered(run: _Run, found: Iterable[tuple[Order, Job]]) -> list[Work]:
+    """Writes each job down before the next one is asked for."""
+    return [work for order, job in found for work in _enter(run, order.change, order.request, job)]
+
+
+def _enter(run: _Run, change: Change, request: Request, job: Job) -> list[Work]:
+    """Writes down a job before anything waits for it; none is waited for that is found to have failed."""
+    assert change.wanted is not None
+    evaluation, identity = change.wanted
+    provider = run.providers[evaluation.provider]
+    is_failed = job.status is Status.FAILED  # found as such: it goes on when it is asked for, not by itself
     old = change.entry
     run.put(
         change.lock,
@@ -173,13 +232,14 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
             reason=change.why or (old.reason if old and old.generation == change.generation else None),
             provider=evaluation.provider,
             origin=provider.origin,
-            job=outcome.id,
-            status=Status.PENDING if outcome.status is Status.COMPLETED else outcome.status,
-            message=outcome.message if is_failed else None,
-            created_at=outcome.created_at,
-            finished_at=outcome.finished_at if is_failed else None,
+            job=job.id,
+            status=Status.PENDING if job.status is Status.COMPLETED else job.status,
+            message=job.message if is_failed else None,
+            created_at=job.created_at,
+            finished_at=job.finished_at if is_failed else None,
             dataset=jobs.dataset_of(identity),
             inputs=identity.inputs,
+            pins=job.pins or None,
             grade=identity.grade,
             # The last result stays until the new one is there; its `job` says what it is of.
             summary=old.summary if old else None,
@@ -188,67 +248,79 @@ def _submit(run: _Run, change: Change) -> list[tuple[Change, Job, Request]]:
         ),
     )
     run.once.locked(provider, request, change.lock, lock.digest_of(run.applied.entries[change.address]))
-    return [] if is_failed else [(change, outcome, request)]
+    return [] if is_failed else [Work(change, job, request)]
 
 
-def _job_of(run: _Run, change: Change, provider: Provider, request: Request) -> Job | Refused | Unclear:
-    """The job of a change: the one that is there, else a new one."""
-    if provider.is_repeatable:
-        return provider.submit(provider.prepare(request))
-    known = change.job or (change.entry.job if change.action is Action.RESUME and change.entry else None)
-    if known is None:
-        return run.once.send(provider, request, change, run.digest)
-    job = provider.job(known)
-    return _gone(provider, change, known) if job is None else job
-
-
-def _gone(provider: Provider, change: Change, job: str) -> Job | Refused:
-    """A job that the provider does not have: it has failed for good, unless it is so young that it may yet appear."""
-    message = f"{provider.name} no longer has the job {job}"
-    entry = change.entry
-    if entry and entry.job == job and entry.created_at:
-        made = datetime.fromisoformat(entry.created_at)
-        if provider.time() >= made + timedelta(seconds=provider.visibility_lag):
-            return Job(
-                id=job,
-                fingerprint=change.fingerprint,
-                generation=change.generation,
-                status=Status.FAILED,
-                provider_status="",
-                created_at=entry.created_at,
-                message=message,
-            )
-    return Refused((Diagnostic(code="job/gone", message=message, hint="it may be too new to be seen: apply again"),))
-
-
-def _follow(run: _Run, work: list[tuple[Change, Job, Request]]) -> None:
+def _follow(run: _Run, work: Iterable[Work]) -> None:
     """Waits for all submitted jobs, provider by provider, and collects each as it ends."""
-    for name in sorted({change.wanted.evaluation.provider for change, _, _ in work if change.wanted}):
-        provider = run.providers[name]
-        own = [each for each in work if each[0].wanted and each[0].wanted.evaluation.provider == name]
-        by_job: dict[str, list[tuple[Change, Request]]] = {}  # addresses with the same work share a job
-        waiting: dict[str, tuple[Job, Request]] = {}
-        for change, job, request in own:
-            by_job.setdefault(job.id, []).append((change, request))
-            if job.status is Status.COMPLETED:
-                _collect(run, change, request, job, provider)
+    by_provider: dict[str, list[Work]] = {}
+    for each in work:
+        assert each.change.wanted is not None
+        by_provider.setdefault(each.change.wanted.evaluation.provider, []).append(each)
+    for name in sorted(by_provider):
+        _follow_at(run, run.providers[name], by_provider[name])
+
+
+def _follow_at(run: _Run, provider: Provider, work: Iterable[Work]) -> None:
+    by_job: dict[str, list[Work]] = {}  # addresses with the same work share a job
+    waiting: dict[str, Work] = {}
+    while work:
+        for each in work:
+            by_job.setdefault(each.job.id, []).append(each)
+            if each.job.status is Status.COMPLETED:
+                _collect(run, each, each.job, provider)
             else:
-                waiting[job.id] = (job, request)
+                waiting[each.job.id] = each
         if not waiting or run.applied.interrupted:
-            continue
-        with provider.follow(list(waiting.values())) as run.following:
+            return
+        with provider.follow([(each.job, each.request) for each in waiting.values()]) as run.following:
             run.ends_itself = provider.is_repeatable
             if run.applied.interrupted:
                 run.following.stop()
             with _patience(run):
-                for event in run.following:
-                    if isinstance(event, Finished):
-                        for change, request in by_job[event.job.id]:
-                            run.observe(change.address, event)
-                            _collect(run, change, request, event.job, provider)
-                    else:
-                        about = by_job.get(event.job) if isinstance(event, Progress) else None
-                        run.observe(about[0][0].address if about else "", event)
+                work = _wait(run, provider, run.following, waiting, by_job)
+
+
+def _wait(
+    run: _Run, provider: Provider, following: Following, waiting: dict[str, Work], by_job: Mapping[str, list[Work]]
+) -> list[Work]:
+    """Collects what ends, until nothing is waited for; or until there is more to wait for, which it returns."""
+    for event in _events(run, provider, following):
+        if isinstance(event, Finished):
+            waiting.pop(event.job.id, None)
+            for each in by_job[event.job.id]:
+                run.observe(each.change.address, event)
+                _collect(run, each, event.job, provider)
+        else:
+            about = by_job.get(event.job) if isinstance(event, Progress) else None
+            run.observe(about[0].change.address if about else "", event)
+        if more := _more(run, provider):
+            return more
+    return []
+
+
+def _events(run: _Run, provider: Provider, following: Following) -> Iterator[Event]:
+    """What happens to jobs; a service that cannot be asked any more is a problem of its own, and its jobs go on."""
+    try:
+        yield from following
+    except EvalopsError as error:
+        if provider.is_repeatable:
+            raise
+        run.applied.diagnostics += error.diagnostics
+
+
+def _more(run: _Run, provider: Provider) -> list[Work]:
+    """While jobs are waited for, now and then: what was in doubt and is found, and what waited for that."""
+    orders, now = run.orders.get(provider.name), time.monotonic()
+    if orders is None or not orders.is_unsettled or (run.until is not None and now >= run.until):
+        return []
+    run.looks_at = run.looks_at or now + run.wait
+    if now < run.looks_at:
+        return []
+    found = _entered(run, orders.more())
+    run.wait = min(LONGEST_LOOK, run.wait * LONGER)
+    run.looks_at = time.monotonic() + run.wait
+    return found
 
 
 @contextmanager
@@ -265,12 +337,18 @@ def _patience(run: _Run) -> Iterator[None]:
         timer.cancel()
 
 
-def _collect(run: _Run, change: Change, request: Request, job: Job, provider: Provider) -> None:
+def _collect(run: _Run, work: Work, job: Job, provider: Provider) -> None:
     """Writes down how a job ended: its result, its failure, or that it goes on later."""
+    change, _, request = work
     entry = run.locks[change.lock].entries[change.address]
     assert change.wanted is not None
     if job.status is not Status.COMPLETED:
         run.put(change.lock, replace(entry, status=job.status, message=job.message, finished_at=job.finished_at))
+        if job.status is Status.CANCELLED and job.message:  # it stopped for a reason, and can go on another day
+            message = f"`{change.address}`: {job.message}"
+            hint = "nothing is lost; it goes on with:\n  evalops apply"
+            problem = Diagnostic(code="job/stopped", message=message, address=change.address, hint=hint)
+            run.applied.diagnostics.append(problem)
         return
     found = (verdict for verdict, _ in provider.rows(job.id, request))
     usage = provider.usage(job.id, change.wanted.evaluation)
@@ -309,8 +387,7 @@ def _copy(run: _Run, change: Change, source: Entry) -> None:
         dataset=jobs.dataset_of(change.wanted.identity),
         unknown=change.entry.unknown if change.entry else {},
     )
-    same = source.grade == change.wanted.identity.grade
-    if same and source.summary is not None:
+    if source.summary is not None and jobs.suffices(source, change.wanted):
         _copy_verdicts(run, change, source)
         run.put(change.lock, jobs.finished(entry, change.wanted, dict(source.summary)))
     else:
@@ -318,9 +395,9 @@ def _copy(run: _Run, change: Change, source: Entry) -> None:
 
 
 def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None) -> None:
-    """Grades a finished job again: from its summary where only thresholds changed, else from its verdicts."""
+    """Grades a finished job again: from its summary where that answers all thresholds, else from its verdicts."""
     assert change.wanted is not None
-    if entry.grade == change.wanted.identity.grade and entry.summary is not None:
+    if entry.summary is not None and jobs.suffices(entry, change.wanted):
         run.put(change.lock, jobs.finished(entry, change.wanted, dict(entry.summary)))
         return
     evaluation = change.wanted.evaluation
@@ -331,9 +408,13 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
     if not provider.is_repeatable:
         found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
     if not found:
-        found = (verdict for verdict, _ in provider.rows(entry.job or "", request))
-        first = next(iter(found), None)
-        found = chain([first], found) if first else []
+        try:
+            found = (verdict for verdict, _ in provider.rows(entry.job or "", request))
+            first = next(iter(found), None)
+            found = chain([first], found) if first else []
+        except EvalopsError as error:
+            run.applied.diagnostics += (replace(each, address=change.address) for each in error.diagnostics)
+            return
     if not found:
         found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
     if not found:
@@ -398,14 +479,18 @@ def _kept_verdicts(run: _Run, evaluation: Evaluation, address: str, job: str | N
 def _signals(run: _Run) -> Iterator[None]:
     """The first SIGINT or SIGTERM only sets a flag: what is in flight ends, and its outcome is written down.
 
-    The second one stops at once, like a kill, which every record is made for.
+    The second one stops at once, like a kill, which every record is made for; and so does the end of the grace time.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         is_second, run.applied.interrupted = run.applied.interrupted, True
+        run.once.is_stopped = True
         if run.following is not None:
-            run.following.stop(now=is_second)
-        if is_second and not run.ends_itself:
+            run.following.stop(now=is_second and number != signal.SIGALRM)
+        if not is_second:
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, handle)  # no sooner: a program may have a timer
+            signal.setitimer(signal.ITIMER_REAL, _grace())
+        elif not run.ends_itself:
             raise KeyboardInterrupt
 
     names: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -419,5 +504,12 @@ def _signals(run: _Run) -> Iterator[None]:
     try:
         yield
     finally:
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+def _grace() -> float:
+    """Seconds until a first Ctrl-C is as good as a second one: who runs CI kills what does not end soon."""
+    return GRACE_IN_CI if os.environ.get("CI", "").lower() not in ("", "0", "false") else GRACE

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from evalops import dataset, document, fingerprint, schema, semantics, spec
+from evalops import dataset, document, evaluators, fingerprint, schema, semantics, sources, spec
 from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
 from evalops.fingerprint import Digests
 from evalops.lock import beside
@@ -14,7 +14,7 @@ from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
 from evalops.providers.base import Provider
-from evalops.settings import FILE
+from evalops.settings import FILE, Settings
 from evalops.spec import Evaluation
 
 
@@ -32,25 +32,31 @@ class _Scans:
     """Datasets already read, by what was asked of them: specs share datasets."""
 
     project: Project
-    known: dict[dataset.Uses, tuple[Digests, list[Diagnostic]]] = field(default_factory=dict)
+    known: dict[tuple[dataset.Uses, str], tuple[Digests, list[Diagnostic]]] = field(default_factory=dict)
 
 
 def read(project: Project, paths: Iterable[str] | None = None) -> Catalog:
     """Every spec of the project, or those at `paths`, read, checked and identified."""
     specs = tuple(project.specs() if paths is None else paths)
-    problems: list[Diagnostic] = []
-    evaluations: list[Evaluation] = []
-    for path in specs:
-        found, new = _spec(project, path)
-        evaluations += found
-        problems += new
-    problems += semantics.unique(evaluations)
+    evaluations, problems = evaluations_of(project, specs)
+    problems += sources.check(project.settings)
     wanted, new = _identify(project, evaluations)
     return Catalog(
         wanted=tuple(sorted(wanted, key=lambda each: each.evaluation.address)),
         diagnostics=tuple(sorted(_once(problems + new), key=_place)),
         specs=specs,
     )
+
+
+def evaluations_of(project: Project, specs: Iterable[str]) -> tuple[list[Evaluation], list[Diagnostic]]:
+    """The evaluations of specs as they are written, for what can be done without their rows."""
+    problems: list[Diagnostic] = []
+    evaluations: list[Evaluation] = []
+    for path in specs:
+        found, new = _spec(project, path)
+        evaluations += found
+        problems += new
+    return evaluations, problems + list(semantics.unique(evaluations))
 
 
 def _once(problems: Iterable[Diagnostic]) -> Iterable[Diagnostic]:
@@ -74,9 +80,17 @@ def select(wanted: Sequence[Wanted], selectors: Sequence[str], exclude: Sequence
 
     Raises EvalopsError for a selector that matches nothing.
     """
+    chosen = {each.address for each in choose([each.evaluation for each in wanted], selectors, exclude)}
+    return [each for each in wanted if each.evaluation.address in chosen]
+
+
+def choose(
+    evaluations: Sequence[Evaluation], selectors: Sequence[str], exclude: Sequence[str] = ()
+) -> list[Evaluation]:
+    """`select` for evaluations that are not identified."""
     for selector in selectors:
-        if not any(_matches(each.evaluation, selector) for each in wanted):
-            names = {name for each in wanted for name in (each.evaluation.address, each.evaluation.name)}
+        if not any(_matches(each, selector) for each in evaluations):
+            names = {name for each in evaluations for name in (each.address, each.name)}
             raise EvalopsError(
                 Diagnostic(
                     code="select/nothing",
@@ -86,23 +100,38 @@ def select(wanted: Sequence[Wanted], selectors: Sequence[str], exclude: Sequence
             )
     return [
         each
-        for each in wanted
-        if (not selectors or any(_matches(each.evaluation, selector) for selector in selectors))
-        and not any(_matches(each.evaluation, selector) for selector in exclude)
+        for each in evaluations
+        if (not selectors or any(_matches(each, selector) for selector in selectors))
+        and not any(_matches(each, selector) for selector in exclude)
     ]
 
 
-def touched(wanted: Sequence[Wanted], paths: Collection[str]) -> list[Wanted]:
+def touched(wanted: Sequence[Wanted], paths: Collection[str], settings: Settings) -> list[Wanted]:
     """The evaluations that any of these files is part of: the spec, its lockfile, the dataset, a template, settings."""
     if FILE in paths:
         return list(wanted)
-    return [each for each in wanted if not files(each.evaluation).isdisjoint(paths)]
+    return [
+        each
+        for each in wanted
+        if not files(each.evaluation, settings).isdisjoint(paths) or _has_code(each.evaluation, paths)
+    ]
 
 
-def files(evaluation: Evaluation) -> set[str]:
+def _has_code(evaluation: Evaluation, paths: Collection[str]) -> bool:
+    """Whether a file is code of an evaluator that the project wrote itself."""
+    function = evaluation.evaluator.function if evaluation.evaluator else None
+    return function is not None and any(evaluators.is_code(function, path) for path in paths)
+
+
+def files(evaluation: Evaluation, settings: Settings) -> set[str]:
     """The files of the project that an evaluation is made from, its lockfile included."""
+    return {evaluation.spec, beside(evaluation.spec), *read_by(evaluation, settings)}
+
+
+def read_by(evaluation: Evaluation, settings: Settings) -> set[str]:
+    """The files that a spec names: the dataset and templates."""
     templates = {text.file for text in evaluation.texts if text.file}
-    return {evaluation.spec, beside(evaluation.spec), evaluation.dataset.path, *templates}
+    return sources.files(evaluation.dataset, settings) | templates
 
 
 def _matches(evaluation: Evaluation, selector: str) -> bool:
@@ -154,15 +183,17 @@ def _wanted(evaluation: Evaluation, provider: Provider, digests: Digests) -> Wan
 
 
 def _scan(evaluation: Evaluation, scans: _Scans) -> tuple[Digests, list[Diagnostic]]:
-    use = dataset.uses(evaluation, semantics.variables(evaluation))
-    if use not in scans.known:
+    ref, use = evaluation.dataset, sources.uses(evaluation)
+    if ref.sha256 is not None:
+        return dataset.unread(ref.sha256, use), []
+    key = (use, evaluation.address if ref.rows is not None else "")  # rows in a spec have places of their own
+    if key not in scans.known:
         try:
-            scans.known[use] = dataset.scan(
-                lambda: scans.project.open(use.path), use, lambda column: semantics.place(evaluation, column)
-            )
+            found = sources.of(scans.project, evaluation)
+            scans.known[key] = found.scan(use, lambda column: semantics.place(evaluation, column))
         except EvalopsError as error:
             raise EvalopsError(*(_at_dataset(problem, evaluation) for problem in error.diagnostics)) from None
-    return scans.known[use]
+    return scans.known[key]
 
 
 def _at_dataset(problem: Diagnostic, evaluation: Evaluation) -> Diagnostic:

@@ -6,31 +6,26 @@ Nothing here holds a whole dataset: a file of a million rows needs the memory of
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
-import json
-import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
-from evalops import parquet, schema
+from evalops import formats, schema
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
 from evalops.fingerprint import Digests, canonical, sha256
-from evalops.spec import Evaluation
+from evalops.formats import fail
+from evalops.spec import DatasetRef, Evaluation, Sample
 
-LONGEST_ROW = 16 * 1024 * 1024  # bytes of one row
-LONGEST_NUMBER = 100  # characters of an integer
 SHOWN = 5  # problems of one kind that are shown; the rest is counted
 
 Open = Callable[[], BinaryIO]
+Place = Callable[["Row", str | None], Mark]
 
 
 class Row(NamedTuple):
-    """One dataset row: `position` from 0, the `line` of the file it begins at, and its columns.
+    """One dataset row: `position` from 0, the `line` of the file or spec it begins at, and its columns.
 
     `source` has the file's columns under the spec's names.
     """
@@ -42,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uses:
-    """The columns an evaluation reads, by what for."""
+    """The columns an evaluation reads, by what for, and of which rows. `is_whole`: a function may read any of them."""
 
     path: str
     columns: tuple[tuple[str, str], ...]
@@ -50,54 +45,90 @@ class Uses:
     responses: tuple[str, ...]
     grading: tuple[str, ...]
     id: str | None
+    sample: Sample | None = None
+    is_whole: bool = False
+    carried: tuple[str, ...] = ()  # columns that must be there, and change nothing
+
+    def shown(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a row that may make its verdict; what is not among them reaches no model and no function."""
+        return {column: source[column] for column in (source if self.is_whole else self.submitted) if column in source}
+
+    def used(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of them that hold something: what the digest of the rows is of."""
+        return {column: value for column, value in self.shown(source).items() if value not in (None, "")}
 
 
 def uses(evaluation: Evaluation, variables: Iterable[str]) -> Uses:
     """What `evaluation` reads of its dataset; `variables` are the names its templates use."""
-    recorded = [evaluation.judge.column] if evaluation.judge.column else []
+    recorded = {judge.column for judge in evaluation.judges if judge.column}
+    if evaluation.evaluator is not None and evaluation.gold:
+        recorded.add(evaluation.gold)  # there the true answer makes the verdict
+    if evaluation.patronus is not None:
+        recorded |= set(evaluation.patronus.read)
+    grading = [*((evaluation.gold,) if evaluation.gold else ()), *evaluation.group_by]
     return Uses(
         path=evaluation.dataset.path,
         columns=tuple(evaluation.dataset.columns.items()),
         submitted=tuple(sorted({*variables, *evaluation.response_columns, *recorded})),
         responses=evaluation.response_columns,
-        grading=(evaluation.gold,) if evaluation.gold else (),
+        grading=tuple(dict.fromkeys([*grading, *((evaluation.cluster,) if evaluation.cluster else ())])),
         id=evaluation.dataset.id,
+        sample=evaluation.dataset.sample,
+        is_whole=evaluation.evaluator is not None and evaluation.evaluator.kind == "python",
+        carried=evaluation.patronus.carried if evaluation.patronus is not None else (),
     )
 
 
-def read(open_file: Open, path: str, columns: tuple[tuple[str, str], ...] = ()) -> Iterator[Row]:
-    """The rows of a JSONL, CSV or Parquet file, by its suffix.
+def shown(ref: DatasetRef) -> str:
+    """What messages call the dataset of a spec."""
+    return ref.path or ref.file_id or "dataset.rows"
+
+
+def read(
+    open_file: Open, path: str, columns: tuple[tuple[str, str], ...] = (), marks: Sequence[Mark] = ()
+) -> Iterator[Row]:
+    """The rows of a JSONL, CSV or Parquet file, by its suffix; JSONL where `marks` are the places of the rows.
 
     Raises EvalopsError with the line of the first row that cannot be read; an empty file is an error.
     """
-    reader = _READERS.get(PurePosixPath(path).suffix.lower())
-    if reader is None:
-        known = ", ".join(sorted(_READERS))
-        _fail("format", f"`{path}` is no dataset", None, f"evalops reads {known} files")
+    records = formats.jsonl if marks else formats.reader(path)
     position = -1
     with open_file() as stream:
-        for position, (line, source) in enumerate(reader(stream, path)):
-            yield Row(position, line, _renamed(source, columns, path, line) if columns else source)
+        for position, (line, source) in enumerate(records(stream, path)):
+            if columns:
+                source = _renamed(source, columns, marks[position] if marks else Mark(path, line, 1))
+            yield Row(position, marks[position].line if marks else line, source)
     if position < 0:
-        _fail("empty", f"`{path}` has no rows", Mark(path))
+        fail("empty", f"`{path}` has no rows", Mark(path))
 
 
 def scan(open_file: Open, use: Uses, mark: Callable[[str], Mark]) -> tuple[Digests, list[Diagnostic]]:
-    """One pass over a dataset: its digests, and what is wrong with it for this evaluation.
+    """One pass over a file: its digests, and what is wrong with it for this evaluation.
 
     `mark` gives the place in the spec where a column is named. Raises EvalopsError where the file cannot be read.
     """
+    return check(read(open_file, use.path, use.columns), use, mark)
+
+
+def check(
+    rows: Iterable[Row], use: Uses, mark: Callable[[str], Mark], at: Place | None = None
+) -> tuple[Digests, list[Diagnostic]]:
+    """The digests of rows under the spec's names, and what is wrong with them for an evaluation.
+
+    `mark` gives the place in the spec where a column is named, `at` that of a row or, where a column is given, of its
+    cell; by default a row is at its line of `use.path`. Raises EvalopsError where a column is missing.
+    """
     whole, submitted, grading = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    problems = _Problems(use.path)
+    problems = _Problems(use.path, at)
     identifiers = Occurrences() if use.id else None
-    rows = characters = 0
+    count = characters = 0
     unseen = set(use.grading)
     header: dict[str, Any] = {}
-    for row in read(open_file, use.path, use.columns):
-        if row.position == 0:
+    for row in rows:
+        if count == 0:
             header = row.source
-            _require(use.submitted + ((use.id,) if use.id else ()), header, use, mark)
-        rows += 1
+            _require(use.submitted + use.carried + ((use.id,) if use.id else ()), header, use, mark)
+        count += 1
         whole.update(canonical(row.source) + b"\n")
         used = {}
         for column in use.submitted:
@@ -109,8 +140,8 @@ def scan(open_file: Open, use: Uses, mark: Callable[[str], Mark]) -> tuple[Diges
             else:
                 used[column] = value
         text = canonical(used)
-        submitted.update(text + b"\n")
         characters += len(text)
+        submitted.update((canonical(use.used(row.source)) if use.is_whole else text) + b"\n")
         if use.grading:
             unseen.difference_update(row.source)
             grading.update(canonical([row.source.get(column) for column in use.grading]) + b"\n")
@@ -118,12 +149,23 @@ def scan(open_file: Open, use: Uses, mark: Callable[[str], Mark]) -> tuple[Diges
             problems.identifier(use.id, row, identifiers)
     _require(tuple(unseen), header, use, mark)  # a column of grading may be absent in some rows, not in all
     return Digests(
-        rows=rows,
+        rows=count,
         dataset=whole.hexdigest(),
         submitted=submitted.hexdigest(),
         grading=grading.hexdigest() if use.grading else "",
         characters=characters,
     ), problems.diagnostics()
+
+
+def unread(digest: str, use: Uses) -> Digests:
+    """The digests of a file of which only the sha256 is known: they are the same whether it is here or not."""
+    return Digests(
+        rows=None,
+        dataset=sha256(canonical(["upload", digest])),
+        submitted=sha256(canonical(["upload", digest, use.submitted])),
+        grading=sha256(canonical(["upload", digest, use.grading])) if use.grading else "",
+        characters=None,
+    )
 
 
 def keys(rows: Iterable[Row], use: Uses) -> Iterator[tuple[str, Row]]:
@@ -167,13 +209,17 @@ class _Problems:
     """Problems of rows, counted, the first few kept with their row numbers."""
 
     path: str
+    at: Place | None
     empties: dict[str, list[int]] = field(default_factory=dict)
+    firsts: dict[str, Mark] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     kept: list[Diagnostic] = field(default_factory=list)
     errors: int = 0
     rest: Mark | None = None
 
     def empty(self, column: str, row: Row) -> None:
+        if column not in self.counts and self.at:
+            self.firsts[column] = self.at(row, column)
         self.counts[column] = self.counts.get(column, 0) + 1
         shown = self.empties.setdefault(column, [])
         if len(shown) < SHOWN:
@@ -183,7 +229,7 @@ class _Problems:
         self._keep(
             "missing-field",
             f"row {row.position + 1} has no field `{column}`",
-            row,
+            self._mark(row, None),
             "every row needs the columns that the spec uses",
         )
 
@@ -196,11 +242,13 @@ class _Problems:
         else:
             return
         where = f"row {row.position + 1}: the column `{column}`, which names the rows, {problem}"
-        self._keep("id", where, row, hint)
+        self._keep("id", where, self._mark(row, column), hint)
 
-    def _keep(self, what: str, message: str, row: Row, hint: str) -> None:
+    def _mark(self, row: Row, column: str | None) -> Mark:
+        return self.at(row, column) if self.at else Mark(self.path, row.line, 1)
+
+    def _keep(self, what: str, message: str, mark: Mark, hint: str) -> None:
         self.errors += 1
-        mark = Mark(self.path, row.line, 1)
         if self.errors <= SHOWN:
             self.kept.append(Diagnostic(code=f"dataset/{what}", message=message, mark=mark, hint=hint))
         elif self.rest is None:
@@ -219,7 +267,7 @@ class _Problems:
                 Diagnostic(
                     code="dataset/empty-field",
                     message=f"the column `{column}` is empty in {rows}" + (f" and {more} more" if more else ""),
-                    mark=Mark(self.path),
+                    mark=self.firsts.get(column) or Mark(self.path),
                     severity=Severity.WARNING,
                 )
             )
@@ -243,139 +291,11 @@ def _require(wanted: tuple[str, ...], source: Mapping[str, Any], use: Uses, mark
         raise EvalopsError(*missing)
 
 
-def _renamed(source: dict[str, Any], columns: tuple[tuple[str, str], ...], path: str, line: int) -> dict[str, Any]:
+def _renamed(source: dict[str, Any], columns: tuple[tuple[str, str], ...], mark: Mark) -> dict[str, Any]:
     back = {theirs: ours for ours, theirs in columns}
     renamed = {back.get(column, column): value for column, value in source.items()}
     if len(renamed) != len(source):
         theirs, ours = next((theirs, ours) for theirs, ours in back.items() if theirs in source and ours in source)
         message = f"`dataset.columns` calls `{theirs}` `{ours}`, and this row has another column of that name"
-        _fail("columns", message, Mark(path, line, 1), "choose a new name, or give the other column one")
+        fail("columns", message, mark, "choose a new name, or give the other column one")
     return renamed
-
-
-def _jsonl(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    row = 0
-    while line := stream.readline(LONGEST_ROW + 1):
-        number += 1
-        if len(line) > LONGEST_ROW:
-            _fail("row-size", f"row {row + 1} is longer than {LONGEST_ROW >> 20} MiB", Mark(path, number, 1))
-        line = line.removeprefix(b"\xef\xbb\xbf")  # files that were put together have one in the middle
-        if not line.strip():
-            continue
-        row += 1
-        try:
-            value = _decode(line.decode("utf-8", "surrogatepass"))
-        except UnicodeDecodeError:
-            _fail("encoding", "this line is not UTF-8", Mark(path, number, 1), "save the file as UTF-8")
-        except json.JSONDecodeError as error:
-            what = error.msg[:1].lower() + error.msg[1:]
-            _fail("row", f"row {row} is not JSON: {what}", Mark(path, number, error.colno), "a line is one JSON object")
-        except (ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            _fail("row", f"row {row} cannot be read: {reason}", Mark(path, number, 1))
-        if not isinstance(value, dict):
-            kind = {list: "a list", str: "text", type(None): "null"}.get(type(value), "a single value")
-            _fail(
-                "row",
-                f"row {row} is {kind}, not an object",
-                Mark(path, number, 1),
-                'a row looks like {"prompt": "…"}',
-            )
-        yield number, value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large for a number")
-    return value
-
-
-def _integer(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:  # int() takes quadratic time
-        raise ValueError(f"a number has {len(text):,} digits, at most {LONGEST_NUMBER} are allowed")
-    return int(text)
-
-
-# Made once: json.loads would make a decoder for every line.
-_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_float, parse_int=_integer).decode
-
-
-def _csv(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Closed by us: a wrapper that is left to the garbage collector warns of a file that nobody closed.
-    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
-        yield from _cells(text, path)
-
-
-def _cells(text: io.TextIOWrapper, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(LONGEST_ROW)
-    reader = csv.reader(text, strict=True)
-    header: list[str] | None = None
-    row = 0
-    line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except UnicodeDecodeError as error:
-            # It comes when a block of bytes is decoded, after the reader has taken all lines before that block.
-            line = reader.line_num + 1 + error.object[: error.start].count(b"\n")
-            _fail("encoding", "this line is not UTF-8", Mark(path, line, 1), "save the file as UTF-8")
-        except csv.Error as error:
-            hint = 'a cell that begins with a quote ends with one; a quote inside it is written twice: ""'
-            _fail("row", f"row {row + 1} is not CSV: {error}", Mark(path, line, 1), hint)
-        if header is None:
-            header = _header(cells, path)
-        elif cells:  # a blank line is no row
-            row += 1
-            if len(cells) != len(header):
-                count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
-                _fail(
-                    "row",
-                    f"row {row} has {count}, the header has {len(header)}",
-                    Mark(path, line, 1),
-                    "quote a cell that holds a comma or a line break" if len(cells) > len(header) else None,
-                )
-            yield line, dict(zip(header, cells, strict=True))
-        line = reader.line_num + 1
-
-
-def _header(cells: list[str], path: str) -> list[str]:
-    seen: set[str] = set()
-    for column in cells:
-        if not column.strip():
-            _fail("header", "a column of the header has no name", Mark(path, 1, 1))
-        if column in seen:
-            _fail("header", f"the header names `{column}` twice", Mark(path, 1, 1))
-        seen.add(column)
-    return cells
-
-
-def _parquet(stream: BinaryIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not parquet.is_installed():
-        message = "Parquet files need the extra `parquet`, which is not installed"
-        _fail("not-installed", message, Mark(path), "install it:\n  pip install 'evalops-cli[parquet]'")
-    number = 0
-    try:
-        for number, row in enumerate(parquet.rows(stream), 1):
-            yield number, row
-    except parquet.Unreadable as error:
-        _fail("row", f"the file cannot be read from row {number + 1} on: {error}", Mark(path), "save it anew")
-
-
-_READERS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[int, dict[str, Any]]]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}
-
-
-def _fail(what: str, message: str, mark: Mark | None, hint: str | None = None) -> NoReturn:
-    raise EvalopsError(Diagnostic(code=f"dataset/{what}", message=message, mark=mark, hint=hint))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import partial
 from typing import NamedTuple
 
 
@@ -62,6 +63,13 @@ class Diagnostic:
     def is_error(self) -> bool:
         return self.severity is Severity.ERROR
 
+    def __str__(self) -> str:
+        """As a traceback or a notebook shows it; the command line has the offending line and colours besides."""
+        place = f"{self.mark}: " if self.mark else ""
+        hints = [f"  hint: {self.hint}"] if self.hint else []
+        lines = [f"{place}{self.severity.value}[{self.code}]: {self.message}".replace("\n", "\\n"), *hints]
+        return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in "\n".join(lines))
+
 
 class EvalopsError(Exception):
     """The command cannot go on; `diagnostics` say why and `exit_code` what the shell is told."""
@@ -70,6 +78,14 @@ class EvalopsError(Exception):
         super().__init__("; ".join(diagnostic.message for diagnostic in diagnostics))
         self.diagnostics: Sequence[Diagnostic] = diagnostics
         self.exit_code = exit_code
+        for each in diagnostics:
+            self.add_note(str(each))  # which a traceback shows below the message: place, code, hint
+
+    def __repr__(self) -> str:
+        return "\n".join(["EvalopsError:", *map(str, self.diagnostics)])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), exit_code=self.exit_code), tuple(self.diagnostics)  # from a process of a pool
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:

@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 from evalops.endpoint import Endpoint
-from evalops.spec import Candidate, Column, Evaluation, Model, Text
+from evalops.patronus import READ
+from evalops.spec import Candidate, Column, Evaluation, Evaluator, Judge, Model, Text, Type
 
 # Raised when a provider's requests or our prompts change in a way that can change verdicts.
-PROTOCOLS = {"local": 1, "together": 1}
+PROTOCOLS = {"local": 1, "together": 1, "patronus": 1}
 
 LONGEST = 120  # characters; a longer input stands in the lockfile as its digest
 
@@ -27,14 +29,15 @@ _encode = json.JSONEncoder(
 class Digests:
     """What was read of a dataset: rows, and sha256 over all columns, the columns in use, and the grading ones.
 
-    `characters` counts the text in the columns in use, for the estimate of tokens.
+    `characters` counts the text in the columns in use, for the estimate of tokens. Both counts are None where a
+    service has the rows and only their sha256 is known.
     """
 
-    rows: int
+    rows: int | None
     dataset: str
     submitted: str
     grading: str
-    characters: int
+    characters: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +65,8 @@ def identify(
 ) -> Identity:
     """The identity of an evaluation over a dataset.
 
-    `endpoints` answers `evaluation.models` one to one; `weights` maps embedded model ids to the digest of
-    their file, so that another file under the same path is another model.
+    `endpoints` answers `evaluation.models` one to one; `weights` maps embedded model ids and Python functions to the
+    digest of their files, so that another file under the same path is another model.
     """
     fields = run_fields(evaluation, tuple(endpoints), digests.submitted, weights)
     return Identity(
@@ -87,16 +90,19 @@ def run_fields(
         "min_score": evaluation.min_score,
         "max_score": evaluation.max_score,
     }
+    if evaluation.type is Type.CUSTOM:
+        del fields["min_score"], fields["max_score"]
     if not evaluation.both_orders:
         fields["disable_position_bias_correction"] = True
     at = dict(zip((id(model) for model in evaluation.models), endpoints, strict=True))
-    judge = evaluation.judge
-    if judge.column is not None:
-        fields["judge.column"] = judge.column
-    elif judge.model is not None:
-        fields |= _model_fields("judge", judge.model, at[id(judge.model)], weights)
-        fields["judge.verdict"] = "likelihood" if judge.likelihood else None
-        fields["judge.reason"] = None if judge.reason or judge.likelihood else "none"
+    for judge in evaluation.judges:
+        fields |= _judge_fields(".".join(map(str, judge.route)), judge, at, weights)
+    fields |= _voting_fields(evaluation)
+    fields |= _patronus_fields(evaluation)
+    if evaluation.evaluator is not None:
+        fields |= _evaluator_fields(evaluation.evaluator)
+        fields["evaluator.code"] = weights.get(evaluation.evaluator.function or "")
+        fields["gold"] = evaluation.gold  # no judge: the true answer makes the verdict
     for key, candidate in zip(candidate_keys(evaluation), evaluation.candidates, strict=True):
         fields |= _candidate_fields(key, candidate, at, weights)
     return {key: value for key, value in fields.items() if value is not None}
@@ -117,6 +123,58 @@ def grade_fields(evaluation: Evaluation) -> dict[str, Any]:
         "pass_labels": sorted(evaluation.pass_labels),
         "pass_threshold": evaluation.pass_threshold,
         "gold": evaluation.gold,
+        **({"group_by": list(evaluation.group_by)} if evaluation.group_by else {}),
+        **({"cluster": evaluation.cluster} if evaluation.cluster else {}),
+        **({"combine": evaluation.patronus.combine} if evaluation.patronus else {}),
+    }
+
+
+def _judge_fields(key: str, judge: Judge, at: Mapping[int, Endpoint], weights: Mapping[str, str]) -> dict[str, Any]:
+    if judge.column is not None:
+        return {f"{key}.column": judge.column}
+    if judge.model is None:
+        return {}
+    return {
+        **_model_fields(key, judge.model, at[id(judge.model)], weights),
+        f"{key}.verdict": "likelihood" if judge.likelihood else None,
+        f"{key}.reason": None if judge.reason or judge.likelihood else "none",
+        f"{key}.criteria": canonical([list(each) for each in judge.criteria]).decode() if judge.criteria else None,
+    }
+
+
+def _voting_fields(evaluation: Evaluation) -> dict[str, Any]:
+    if not evaluation.is_jury:
+        return {}
+    voting = evaluation.voting
+    return {
+        "repeats": evaluation.repeats if evaluation.repeats > 1 else None,
+        "vote.rule": voting.rule,
+        "vote.quorum": voting.quorum,
+        "vote.cascade": voting.cascade or None,
+        "vote.margin": voting.margin,
+    }
+
+
+def _evaluator_fields(evaluator: Evaluator) -> dict[str, Any]:
+    """What differs from the defaults only, so that a later field leaves the fingerprint as it is."""
+    plain = Evaluator(kind=evaluator.kind)
+    found = {each.name: getattr(evaluator, each.name) for each in fields_of(Evaluator)}
+    changed = {name: value for name, value in found.items() if name == "kind" or value != getattr(plain, name)}
+    if "schema" in changed:
+        changed["schema"] = canonical(changed["schema"]).decode()
+    return {f"evaluator.{name}": value for name, value in changed.items()}
+
+
+def _patronus_fields(evaluation: Evaluation) -> dict[str, Any]:
+    """Who judges, and what of a row they read. The order of evaluators says nothing."""
+    asked = evaluation.patronus
+    if asked is None:
+        return {}
+    # The response stands among the candidates already, under its usual name.
+    columns = {name: asked.columns[name] for name in READ if name in asked.columns and name != "task_output"}
+    return {
+        "evaluators": sorted(map(str, asked.graders)),
+        **{f"patronus.columns.{name}": column for name, column in columns.items()},
     }
 
 

@@ -15,7 +15,7 @@ from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.fingerprint import canonical, sha256
 
 VERSION = 1
-LONGEST_NUMBER = 1000  # characters; int() takes quadratic time
+LONGEST_NUMBER = 300  # characters; a longer integer is beyond any float, and int() takes quadratic time
 SUFFIX = ".lock"
 
 
@@ -39,7 +39,8 @@ class Entry:
     """What was applied at one address.
 
     `summary` is the job's result as JSON, `gates` the verdict on each threshold, `grade` the digest of the
-    grade fields they were made with. `reason` is why the generation was raised. Times are RFC 3339, UTC.
+    grade fields they were made with. `reason` is why the generation was raised. `pins` are what names in the spec
+    stood for, at a service that may change that. Times are RFC 3339, UTC.
     """
 
     address: str
@@ -55,6 +56,7 @@ class Entry:
     finished_at: str | None = None
     dataset: Mapping[str, Any]
     inputs: Mapping[str, Any]
+    pins: Mapping[str, str] | None = None
     grade: str
     summary: Mapping[str, Any] | None = None
     gates: tuple[Mapping[str, Any], ...] = ()
@@ -89,9 +91,9 @@ class Lock:
 # The order of the keys in a lockfile: what a reviewer looks for first comes first.
 _FIELDS = (
     "fingerprint", "generation", "reason", "provider", "origin", "job", "status", "message",
-    "created_at", "finished_at", "dataset", "inputs", "grade", "summary", "gates",
+    "created_at", "finished_at", "dataset", "inputs", "pins", "grade", "summary", "gates",
 )  # fmt: skip
-_OPTIONAL = ("reason", "origin", "message", "finished_at")
+_OPTIONAL = ("reason", "origin", "message", "finished_at", "pins")
 
 
 def beside(spec: str) -> str:

@@ -10,58 +10,95 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from evalops.errors import Diagnostic, EvalopsError, Exit, Severity
+from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.journal import Intent, Journal, Key, State
 from evalops.lock import Status
 from evalops.plan import Change
 from evalops.providers.base import Job, Listing, Provider, Refused, Request, Unclear
+from evalops.sending import Act, Steps
 
 SKEW = timedelta(minutes=5)  # clocks differ: a job may seem older than what asked for it
 MOST_BEHIND = 50  # creates after one whose outcome is open; a service's list holds 100 jobs
 
 
+class Unsent(NamedTuple):
+    """Nothing was sent and nothing is in doubt: the provider could not be asked for what has to be known first.
+
+    Without diagnostics it only has to wait: apply begins nothing new, or too much was made behind an open request.
+    """
+
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+Outcome = Job | Refused | Unclear | Unsent
+
+
 @dataclass(slots=True, kw_only=True)
 class Once:
-    """The paid requests of one apply. `claimed` are jobs that lockfiles already name."""
+    """The paid requests of one apply, for one thread. `claimed` are jobs that lockfiles already name.
+
+    `wanted` is the work that specs ask for, by fingerprint and generation, None before that is known. `down` are the
+    providers that could not be asked; why is among the diagnostics. One who sets `is_stopped` lets nothing new begin.
+    """
 
     journal: Journal
     providers: Mapping[str, Provider]
     claimed: set[str]
+    wanted: Collection[tuple[str, int]] | None = None
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)
+    is_stopped: bool = False
     _listings: dict[str, Listing] = field(default_factory=dict)
     _newest: dict[str, str] = field(default_factory=dict)  # by provider, the last job that is surely there
 
     def recover(self) -> None:
-        """Looks for what earlier requests left open. Raises EvalopsError (exit 4) where a service cannot be asked."""
-        for name, provider in self.providers.items():
-            found = [each for each in self._open() if each.key.provider == name]
-            if found:
-                try:
-                    listing = provider.list(since=min(each.submitted_at or each.at for each in found))
-                except EvalopsError as error:
-                    raise EvalopsError(*error.diagnostics, exit_code=Exit.UNKNOWN_OUTCOME) from None
-                for intent in found:
-                    self._look(provider, intent, listing)
+        """Looks for what earlier requests left open."""
+        for provider in self.providers.values():
+            try:
+                self.look(provider)
+            except EvalopsError as error:
+                self.cannot_ask(provider, error)
 
-    def send(self, provider: Provider, request: Request, change: Change, plan: str) -> Job | Refused | Unclear:
+    def cannot_ask(self, provider: Provider, error: EvalopsError) -> None:
+        """A provider that others have to do without for now."""
+        self.down.add(provider.name)
+        self.diagnostics += error.diagnostics
+
+    def look(self, provider: Provider) -> dict[Key, Job]:
+        """Looks for what is open at a provider, with no request under way; the jobs that it found.
+
+        What is open no longer and was not found is proven not to be there. Raises EvalopsError.
+        """
+        open_ = [each for each in self._open() if each.key.provider == provider.name]
+        if not open_:
+            return {}
+        listing = provider.list(since=min(each.submitted_at or each.at for each in open_))
+        found = {each.key: self._look(provider, each, listing) for each in open_}
+        return {key: job for key, job in found.items() if job}
+
+    def send(self, provider: Provider, request: Request, change: Change, plan: str) -> Steps[Outcome]:
         """Asks for a job, once; what was decided and what came of it is durable before this returns."""
         key = key_of(provider, request)
         known = self.journal.intents.get(key)
         if known is not None and known.job and known.state is not State.ABANDONED:
-            # An earlier apply paid for it, and its lock entry is not here.
-            message = f"{provider.name} no longer has the job {known.job} of this work"
-            return provider.job(known.job) or Refused((Diagnostic(code="job/gone", message=message),))
+            return (yield from self._paid(provider, known.job))
         if known is not None and known.is_open:
             return Unclear(_still(known, provider))
-        if self._behind() >= MOST_BEHIND:
-            return Unclear("it waits until the outcome of an earlier request is known")
+        if self.must_wait:
+            return Unsent()
         self.journal.intent(key, address=change.address, lock=change.lock, plan=plan, estimate=change.estimate.cost)
-        request = provider.prepare(request)
+        try:
+            listing = self._listing(provider)
+            request = yield Act(partial(provider.prepare, request))
+        except EvalopsError as error:
+            return Unsent(tuple(error.diagnostics))
+        if self.must_wait or self.is_open(key):  # other requests went on meanwhile
+            return Unsent()
         sent = dict(request.sent or {})
         self.journal.uploaded(key, file=request.file or "", sha256=request.sha256 or "", parameters=sent)
-        listing = self._listing(provider)
         existing = self._existing(provider, request, sent, listing)
         if existing is not None:
             self.claimed.add(existing.id)
@@ -69,7 +106,7 @@ class Once:
             return existing
         newest = listing.jobs[0].id if listing.jobs else None
         self.journal.submitting(key, after=self._newest.get(provider.name, newest))
-        outcome = provider.submit(request)
+        outcome: Job | Refused | Unclear = yield Act(partial(provider.submit, request), is_paid=True)
         match outcome:
             case Job():
                 self.journal.created(key, job=outcome.id, created_at=outcome.created_at)
@@ -78,8 +115,22 @@ class Once:
             case Refused(diagnostics):
                 self.journal.refused(key, code=diagnostics[0].code, why=diagnostics[0].message)
             case Unclear(why):
-                return self._doubt(provider, self.journal.ambiguous(key, why=why), why)
+                self.journal.ambiguous(key, why=why)
         return outcome
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether nothing new may be sent, for now or for good."""
+        return self.is_stopped or self._behind() >= MOST_BEHIND
+
+    def _paid(self, provider: Provider, job: str) -> Steps[Outcome]:
+        """The job that an earlier apply paid for, and whose lock entry is not here."""
+        try:
+            found: Job | None = yield Act(partial(provider.job, job))
+        except EvalopsError as error:
+            return Unsent(tuple(error.diagnostics))
+        message = f"{provider.name} no longer has the job {job} of this work"
+        return found or Refused((Diagnostic(code="job/gone", message=message),))
 
     def _listing(self, provider: Provider) -> Listing:
         """The jobs that the provider had when this apply first asked."""
@@ -96,18 +147,7 @@ class Once:
                 return job
         return None
 
-    def _doubt(self, provider: Provider, intent: Intent, why: str) -> Job | Unclear:
-        """The answer is lost, the job may be there: most often a look at the service tells."""
-        try:
-            intent = self._look(provider, intent, provider.list(since=intent.submitted_at))
-        except EvalopsError as error:
-            return Unclear(f"{why}; and {error}")
-        job = provider.job(intent.job) if intent.job else None
-        if job is not None:
-            return job
-        return Unclear(f"{why}; {_still(intent, provider)}")
-
-    def _look(self, provider: Provider, intent: Intent, listing: Listing) -> Intent:
+    def _look(self, provider: Provider, intent: Intent, listing: Listing) -> Job | None:
         """Adopts the job that an open intent made, or proves that there is none, or leaves it open."""
         earliest = _time(intent.submitted_at or intent.at) - SKEW
         found = [
@@ -121,15 +161,13 @@ class Once:
             first, *others = found
             self._report(intent, first, others)
             self.claimed.update(job.id for job in found)
-            return self.journal.adopted(
-                intent.key,
-                job=first.id,
-                evidence={"created_at": first.created_at, "others": [job.id for job in others]},
-            )
+            evidence = {"created_at": first.created_at, "others": [job.id for job in others]}
+            self.journal.adopted(intent.key, job=first.id, evidence=evidence)
+            return first
         lag = timedelta(seconds=provider.visibility_lag)
         if _covers(listing, intent) and _time(listing.at) >= _time(intent.at) + lag:
-            return self.journal.absent(intent.key, proof={"listed": len(listing.jobs), "at": listing.at})
-        return intent
+            self.journal.absent(intent.key, proof={"listed": len(listing.jobs), "at": listing.at})
+        return None
 
     def _report(self, intent: Intent, job: Job, others: list[Job]) -> None:
         for other in others:
@@ -151,24 +189,27 @@ class Once:
         if known is not None and (known.is_unlocked or known.state is State.LOCKED):
             self.journal.locked(key, lock=lock, digest=digest)
 
-    def let_go(self, wanted: Collection[tuple[str, int]]) -> None:
-        """Reports paid jobs that no lock names and that no spec asks for any more; `wanted` is what specs ask for."""
-        for intent in self._mine():
-            if not intent.is_unlocked or (intent.key.fingerprint, intent.key.generation) in wanted:
-                continue
-            is_rerun = (intent.key.fingerprint, intent.key.generation - 1) in wanted
-            self.diagnostics.append(
-                Diagnostic(
-                    code="apply/left-over",
-                    message=f"the job {intent.job} was paid for `{intent.address}`, "
-                    + ("to run it again, and no lockfile has it" if is_rerun else "which has changed since"),
-                    address=intent.address,
-                    hint=f"at no cost: evalops apply --rerun '{intent.address}' --reason 'it is paid for'"
-                    if is_rerun
-                    else "its result stays at the service; with the spec of that time, apply adopts it",
-                    severity=Severity.WARNING,
-                )
-            )
+    def left_over(self) -> list[Diagnostic]:
+        """Paid jobs that no lock names and that no spec asks for any more."""
+        wanted = self.wanted
+        if wanted is None:
+            return []
+        found = (each for each in self._mine() if each.is_unlocked)
+        return [_left_over(each, wanted) for each in found if (each.key.fingerprint, each.key.generation) not in wanted]
+
+    def is_open(self, key: Key) -> bool:
+        """Whether the outcome of a request is not known."""
+        known = self.journal.intents.get(key)
+        return known is not None and known.is_open
+
+    def made_at(self, job: str) -> str | None:
+        """When a job was made, by the provider's clock, where this or an earlier apply has made it."""
+        for each in self._mine():
+            if each.job == job:
+                evidence = each.evidence if isinstance(each.evidence, dict) else {}
+                made = each.created_at or evidence.get("created_at")
+                return made if isinstance(made, str) else None
+        return None
 
     def unknown(self) -> dict[tuple[str, int], str]:
         """The work whose outcome is open, by fingerprint and generation, and why."""
@@ -187,18 +228,24 @@ class Once:
         }
 
     def _mine(self) -> Iterator[Intent]:
+        origins = {name: provider.origin for name, provider in self.providers.items()}
         for each in self.journal.intents.values():
-            provider = self.providers.get(each.key.provider)
-            if provider is not None and each.key.origin == provider.origin:
+            if each.key.provider in origins and each.key.origin == origins[each.key.provider]:
                 yield each
 
     def _open(self) -> list[Intent]:
         return [each for each in self._mine() if each.is_open]
 
     def _behind(self) -> int:
-        """How many jobs were made since the oldest request that is open: the service's list must still reach it."""
-        first = min((each.submitted_at or each.at for each in self._open()), default=None)
-        return 0 if first is None else sum((each.submitted_at or "") > first for each in self._mine() if each.job)
+        """How many jobs there may be that are newer than the oldest request that is open or under way.
+
+        The service's list must still reach back to that one.
+        """
+        known = list(self._mine())
+        first = min((each.submitted_at or each.at for each in known if each.is_open), default=None)
+        if first is None:
+            return 0
+        return sum((each.submitted_at or "") >= first for each in known if each.job or each.is_open) - 1
 
 
 def key_of(provider: Provider, request: Request) -> Key:
@@ -215,6 +262,20 @@ def _covers(listing: Listing, intent: Intent) -> bool:
     if intent.after is None:
         return listing.is_complete
     return any(job.id == intent.after for job in listing.jobs) and (listing.is_gapless or listing.is_complete)
+
+
+def _left_over(intent: Intent, wanted: Collection[tuple[str, int]]) -> Diagnostic:
+    is_rerun = (intent.key.fingerprint, intent.key.generation - 1) in wanted
+    why = "to run it again, and no lockfile has it" if is_rerun else "which has changed since"
+    return Diagnostic(
+        code="apply/left-over",
+        message=f"the job {intent.job} was paid for `{intent.address}`, {why}",
+        address=intent.address,
+        hint=f"at no cost: evalops apply --rerun '{intent.address}' --reason 'it is paid for'"
+        if is_rerun
+        else "its result stays at the service; with the spec of that time, apply adopts it",
+        severity=Severity.WARNING,
+    )
 
 
 def _still(intent: Intent, provider: Provider) -> str:

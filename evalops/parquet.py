@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 BATCH = 1_000  # rows that are held at once
+BUFFER = 1 << 20  # bytes of a column
 
 
 class Unreadable(Exception):
@@ -31,7 +32,8 @@ def rows(stream: BinaryIO) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(stream)
+        # Read page by page: a group of rows, which may be the whole file, would be held at once otherwise.
+        file = pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False)
         for batch in file.iter_batches(batch_size=BATCH):
             for row in batch.to_pylist():
                 yield {str(column): _plain(value) for column, value in row.items()}

@@ -73,11 +73,15 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run would take: rows, model calls, tokens by a rule of thumb, and cost where prices are known."""
+    """What a run would take: rows, model calls, tokens by a rule of thumb, and cost where prices are known.
 
-    rows: int = 0
-    calls: int = 0
-    tokens: int = 0
+    None is unknown. `fewest` are the calls at the least, where they depend on the replies.
+    """
+
+    rows: int | None = 0
+    calls: int | None = 0
+    fewest: int | None = None
+    tokens: int | None = 0
     cost: float | None = 0.0
 
 
@@ -147,11 +151,14 @@ def key(change: Change) -> list[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user asked apply for: addresses to run again and why, and failed jobs to try again."""
+    """What the user asked apply for: addresses to run again and why, failed jobs to try again, and with `refresh`
+    whether services changed what names in the specs stand for.
+    """
 
     rerun: frozenset[str] = frozenset()
     reason: str | None = None
     retry_failed: bool = False
+    refresh: bool = False
 
 
 Estimator = Callable[[Wanted], Estimate]
@@ -167,15 +174,17 @@ def build(
     forget: bool = True,
     unknown: Mapping[tuple[str, int], str] | None = None,
     paid_anew: Collection[str] = (),
+    moved: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan for the wanted evaluations against the lockfiles and the jobs providers are known to have.
 
     `locks` are all lockfiles of the project by path. `jobs` is None where no provider was asked; else an open job
     that is not among them has vanished. `forget` is off where only some addresses are looked at. `unknown` is the
     work (fingerprint and generation) whose outcome is open, with the reason. A failed job of a provider in
-    `paid_anew` can only be tried again as another one.
+    `paid_anew` can only be tried again as another one. `moved` are finished addresses of which a service would judge
+    otherwise today, with the reason.
     """
-    scene = _Scene(wanted, locks, jobs, paid_anew)
+    scene = _Scene(wanted, locks, jobs, paid_anew, moved or {})
     changes = [_change(each, scene, options) for each in wanted]
     changes = [_doubted(change, unknown or {}) for change in _pay_once(changes)]
     changes = [
@@ -197,9 +206,11 @@ class _Scene:
         locks: Mapping[str, Lock],
         jobs: Iterable[Known] | None,
         paid_anew: Collection[str],
+        moved: Mapping[str, str],
     ) -> None:
         self.locks = locks
         self.paid_anew = paid_anew
+        self.moved = moved
         self.places = {(beside(each.evaluation.spec), each.evaluation.address) for each in wanted}
         self.jobs: dict[tuple[str, int], Known] = {}
         self.asked = jobs is not None
@@ -236,6 +247,9 @@ def _change(wanted: Wanted, scene: _Scene, options: Options) -> Change:
         gone = scene.asked and entry.status.is_open and (entry.fingerprint, generation) not in scene.jobs
         if options.retry_failed and (gone or entry.status is Status.FAILED) and evaluation.provider in scene.paid_anew:
             return _once_more(base, scene, "the failed job is tried again")
+        if evaluation.address in scene.moved and entry.status is Status.COMPLETED:
+            why = scene.moved[evaluation.address]
+            return replace(_once_more(base, scene, why), why=why)
         return _same_work(base, entry, identity, evaluation, options, gone=gone)
     return _other_work(base, entry, scene)
 
@@ -273,14 +287,17 @@ def _same_work(
         return replace(base, action=Action.RESUME, reason=f"the job {was}")
     if entry.grade != identity.grade:
         return replace(base, action=Action.REGRADE, reason="what counts as a pass, or gold, changed")
-    if bounds(entry.gates) != {each.metric: (each.min, each.max, each.on) for each in evaluation.thresholds}:
+    wanted = {(each.metric, each.by): (each.min, each.max, each.on) for each in evaluation.thresholds}
+    if bounds(entry.gates) != wanted:
         return replace(base, action=Action.REGRADE, reason="`thresholds` changed")
+    if entry.summary is not None and entry.summary.get("headline") != evaluation.metric:
+        return replace(base, action=Action.REGRADE, reason="`metric` changed")
     return base
 
 
 def bounds(gates: Iterable[Mapping[str, Any]]) -> dict[Any, tuple[Any, ...]]:
-    """The thresholds that gates were made with, by metric: their order says nothing."""
-    return {gate["metric"]: (gate.get("min"), gate.get("max"), gate["on"]) for gate in gates}
+    """The thresholds that gates were made with, by metric and column of groups: their order says nothing."""
+    return {(gate["metric"], gate.get("by")): (gate.get("min"), gate.get("max"), gate["on"]) for gate in gates}
 
 
 def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
@@ -370,15 +387,22 @@ def within(plan: Plan, budget: Budget) -> Plan:
         if change.action.money != "paid":
             continue
         estimate = change.estimate
-        over = _over(budget, rows + estimate.rows, calls + estimate.calls, cost, estimate.cost)
+        over = _over(budget, _sum(rows, estimate.rows), _sum(calls, estimate.calls), cost, estimate.cost)
         if over:
             denials[change.address] = over
             continue
-        rows, calls, cost = rows + estimate.rows, calls + estimate.calls, cost + (estimate.cost or 0.0)
+        rows, calls, cost = rows + (estimate.rows or 0), calls + (estimate.calls or 0), cost + (estimate.cost or 0.0)
     return deny(plan, denials) if denials else plan
 
 
-def _over(budget: Budget, rows: int, calls: int, spent: float, cost: float | None) -> str | None:
+def _sum(so_far: int, more: int | None) -> int | None:
+    return None if more is None else so_far + more
+
+
+def _over(budget: Budget, rows: int | None, calls: int | None, spent: float, cost: float | None) -> str | None:
+    if rows is None or calls is None:
+        is_bound = budget.rows is not None or budget.calls is not None or budget.cost is not None
+        return "`budget` is set, and nobody has counted the rows of a file at the service" if is_bound else None
     if budget.rows is not None and rows > budget.rows:
         return f"over `budget.rows`: {rows:,} of {budget.rows:,}"
     if budget.calls is not None and calls > budget.calls:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from evalops import catalog, estimate, plan, schema
 from evalops import journal as journals
 from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.journal import Journal
-from evalops.lock import Lock, Status, beside
+from evalops.lock import Entry, Lock, Status, beside
 from evalops.once import Once
 from evalops.plan import Known, Options, Plan, Wanted
 from evalops.project import Project
 from evalops.providers import PROVIDERS, open_provider
-from evalops.providers.base import Provider
+from evalops.providers.base import Job, Provider
 from evalops.settings import Settings
 
 JOURNAL = "journal"
-PAID_ANEW = frozenset({"together", "patronus"})  # a failed job of theirs cannot be gone on with
+PAID_ANEW = frozenset({"together"})  # a failed job of theirs cannot be gone on with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def make(
     _check_addresses(options.rerun, found.wanted)
     wanted = catalog.select(found.wanted, selection.include, selection.exclude)
     if selection.changed_since is not None:
-        wanted = catalog.touched(wanted, project.changed_since(selection.changed_since))
+        wanted = catalog.touched(wanted, project.changed_since(selection.changed_since), project.settings)
     prices = project.settings.prices
     built = plan.build(
         wanted,
@@ -78,9 +79,10 @@ def make(
         forget=selection.is_all,
         unknown=once.unknown() if once else _in_doubt(project),
         paid_anew=PAID_ANEW,
+        moved=_moved(wanted, locks, providers) if providers and (once is None or options.refresh) else None,
     )
     if once:
-        once.let_go(_standing(found.wanted, locks) | {(each.fingerprint, each.generation) for each in built.changes})
+        once.wanted = _standing(found.wanted, locks) | {(each.fingerprint, each.generation) for each in built.changes}
     allowed = plan.deny(built, _denials(wanted, project.settings.policy))
     return Planned(
         plan=plan.within(allowed, project.settings.budget),
@@ -118,12 +120,14 @@ def _about(wanted: Sequence[Wanted], warnings: Sequence[Diagnostic]) -> tuple[Di
 
 
 def _files(wanted: Sequence[Wanted], settings: Settings) -> tuple[str, ...] | None:
-    files = set()
+    files: set[str] = set()
     for evaluation, _ in wanted:
         named = (settings.models.get(model.model, {}).get("model", model.model) for model in evaluation.models)
         if any(name.startswith("embedded/file:") for name in named):
             return None  # weights may lie anywhere
-        files |= {evaluation.dataset.path, *(text.file for text in evaluation.texts if text.file)}
+        if evaluation.evaluator is not None and evaluation.evaluator.function is not None:
+            return None  # so may the code of a function: a package gets new files
+        files |= catalog.read_by(evaluation, settings)
     return tuple(sorted(files))
 
 
@@ -136,7 +140,8 @@ def _jobs(
 ) -> list[Known]:
     """The jobs that are there: those that an apply paid for and could not write down come first.
 
-    Nothing is asked where all work has finished and none is to run again: that needs neither key nor network.
+    Nothing is asked where all work has finished and none is to run again: that needs neither key nor network. A
+    provider that apply could not ask is `down`.
     """
     paid = once.paid() if once else {}
     jobs = [Known(fingerprint, generation, job) for (fingerprint, generation), job in paid.items()]
@@ -146,13 +151,58 @@ def _jobs(
     addresses = {each.evaluation.address for each in wanted}
     for name, provider in providers.items():
         held = {
-            each.job: (each.fingerprint, each.generation)
+            each.job: each
             for each in entries
             if each.provider == name and each.job and each.status.is_open and each.address in addresses
         }
         own = [each for each in asked if each.evaluation.provider == name]
-        jobs += (Known(job.fingerprint, job.generation, job.id) for job in provider.known(own, held))
+        jobs += _known(provider, own, held, once)
     return jobs
+
+
+def _moved(wanted: Sequence[Wanted], locks: Mapping[str, Lock], providers: Mapping[str, Provider]) -> dict[str, str]:
+    """The finished addresses whose evaluators are no longer what they were at the service, and how they differ."""
+    found = {}
+    for evaluation, _ in wanted:
+        lock = locks.get(beside(evaluation.spec))
+        entry = lock.entries.get(evaluation.address) if lock else None
+        if entry is None or not entry.pins or entry.status is not Status.COMPLETED:
+            continue
+        today = providers[evaluation.provider].pinned(evaluation)
+        changed = [(name, old, today[name]) for name, old in entry.pins.items() if today.get(name, old) != old]
+        if changed:
+            differs = "; ".join(f"`{name}` from {old} to {new}" for name, old, new in changed)
+            found[evaluation.address] = f"the service changed {differs}"
+    return found
+
+
+def _known(
+    provider: Provider, wanted: Sequence[Wanted], held: Mapping[str, Entry], once: Once | None
+) -> Iterator[Known]:
+    """The jobs that a provider has. Of one that cannot be asked, and of young jobs, lockfiles are believed."""
+    found: Sequence[Job] = []
+    is_down = once is not None and provider.name in once.down
+    if not is_down:
+        try:
+            found = provider.known(wanted, {job: (each.fingerprint, each.generation) for job, each in held.items()})
+        except EvalopsError as error:
+            if once is None or provider.is_repeatable:
+                raise
+            once.cannot_ask(provider, error)
+            is_down = True
+    yield from (Known(each.fingerprint, each.generation, each.id) for each in found)
+    for job, entry in held.items():
+        if is_down or _is_young(entry, provider):
+            yield Known(entry.fingerprint, entry.generation, job)
+
+
+def _is_young(entry: Entry, provider: Provider) -> bool:
+    """Whether a job may be missing from what the provider lists for its youth alone."""
+    try:
+        made = datetime.fromisoformat(entry.created_at)
+        return provider.time() < made + timedelta(seconds=provider.visibility_lag)
+    except (ValueError, TypeError):
+        return False  # edited by hand
 
 
 def _standing(wanted: Sequence[Wanted], locks: Mapping[str, Lock]) -> set[tuple[str, int]]:
@@ -179,7 +229,8 @@ def _denials(wanted: Sequence[Wanted], policy: object) -> dict[str, str]:
         return {}
     denied = {}
     for evaluation, identity in wanted:
-        broken = schema.violations({**identity.inputs, "rows": identity.digests.rows}, policy)
+        rows = math.inf if identity.digests.rows is None else identity.digests.rows  # uncounted: beyond any bound
+        broken = schema.violations({**identity.inputs, "rows": rows}, policy)
         if broken:
             denied[evaluation.address] = f"`policy` forbids it: {broken[0]}"
     return denied

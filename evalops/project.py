@@ -11,7 +11,6 @@ import errno
 import os
 import re
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from evalops import hold
+from evalops import git as git_
+from evalops import hold, schema
 from evalops import lock as locks
 from evalops import settings as settings_
 from evalops.document import parse
 from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.fingerprint import sha256
-from evalops.lock import Lock
+from evalops.lock import Entry, Lock
 from evalops.settings import Settings
 
 STATE = ".evalops"
@@ -105,6 +105,16 @@ class Project:
             except EvalopsError as error:
                 problems += error.diagnostics
         return found, problems
+
+    def entry(self, address: str) -> Entry:
+        """The lock entry at an address. Raises EvalopsError where no lockfile has it."""
+        found, problems = self.locks()
+        entries = {each.address: each for lock in found.values() for each in lock.entries.values()}
+        if address in entries:
+            return entries[address]
+        hint = schema.nearest(address, entries) or "evalops status lists the addresses"
+        nothing = Diagnostic(code="select/nothing", message=f"no lockfile has the address `{address}`", hint=hint)
+        raise EvalopsError(*(problems or [nothing]))
 
     def write_lock(self, lock: Lock) -> None:
         """Writes a lockfile; one without entries is removed."""
@@ -217,16 +227,7 @@ def matching(files: Iterable[str], globs: Iterable[str]) -> list[str]:
 
 def git(root: Path, *arguments: str) -> str:
     """The output of a git command that runs nothing of the repository's, "" where git or a repository is missing."""
-    safe = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "diff.external=")
-    environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["git", *safe, *arguments],  # noqa: S607
-            cwd=root, capture_output=True, text=True, errors="replace", timeout=30, env=environment, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+    return git_.ask(root, *arguments).out.decode("utf-8", "replace")
 
 
 def _walk(root: Path, below: str) -> Iterator[str]:

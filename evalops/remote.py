@@ -113,6 +113,7 @@ def files(project: Project) -> list[dict[str, Any]]:
                 "bytes": each.size,
                 "purpose": each.purpose,
                 "created_at": each.created_at,
+                "sha256": each.sha256,
             }
             for each in inventory.files()
         ]

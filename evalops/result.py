@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 Value = str | float | None
+SMALL = 30  # scored rows; a group of fewer says little
 
 
 class VerdictStatus(StrEnum):
@@ -18,13 +19,24 @@ class VerdictStatus(StrEnum):
     ERROR = "error"
 
 
+class Vote(NamedTuple):
+    """One of several opinions on a row: the judge's place in the spec, from 0, and which repeat, from 1."""
+
+    judge: int
+    repeat: int
+    status: VerdictStatus
+    value: Value = None
+    reason: str | None = None
+
+
 class Verdict(NamedTuple):
     """The judge's word on one row.
 
     `value` is a label, a score, or A, B or Tie; None unless scored. `reason` says why there is none
     (`unparsable`, `length`, `refusal`, `timeout` …), `feedback` is the judge's explanation or the error's text.
     `orders` is what a compare said in the given and in the flipped order, mapped back: `("A", "B")`. `lengths` are the
-    characters of the judged responses, where they are still known.
+    characters of the judged responses, where they are still known. `votes` are what the verdict was made of, where
+    there are several; `criteria` are the numbers that a score is the weighted mean of.
     """
 
     key: str
@@ -35,23 +47,32 @@ class Verdict(NamedTuple):
     orders: tuple[str | None, str | None] | None = None
     rung: str | None = None
     lengths: tuple[int, ...] = ()
+    votes: tuple[Vote, ...] = ()
+    criteria: Mapping[str, float] | None = None
 
 
 class Graded(NamedTuple):
-    """A verdict with the row's true answer, None where it has none."""
+    """A verdict with the row's true answer, its values in the columns of `group_by`, and its cluster."""
 
     verdict: Verdict
     gold: Value
+    groups: tuple[str, ...] = ()
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A number with its 95 % interval over `n` rows, or None with the reason why there is none."""
+    """A number with its 95 % interval over `n` rows, or None with the reason why there is none.
+
+    `clusters` is their number where the interval counts clusters. Beside a number, `reason` says what is odd about it,
+    or why it has no interval.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    clusters: int | None = None
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +80,7 @@ class Metric:
         if self.value is None:
             return {"value": None, "reason": self.reason}
         value: dict[str, Any] = {"value": self.value}
-        for key in ("low", "high", "n", "reason"):
+        for key in ("low", "high", "n", "clusters", "reason"):
             if getattr(self, key) is not None:
                 value[key] = getattr(self, key)
         return value
@@ -84,7 +105,8 @@ class Counts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a job took: calls that were answered and replies kept from before, tokens where the endpoints count
-    them, cost where prices are known. None is not known, for the reason given.
+    them, cost where prices are known. None is not known, for the reason given. `saved` are the calls that a cascade
+    did not have to make. `intervals` are those that a service gives itself, by evaluator.
     """
 
     calls: int | None = 0
@@ -92,10 +114,12 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
+    saved: int = 0
     reason: str | None = None
+    intervals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, `reason` only where a number is missing."""
+        """All fields, `saved` only where something was, and `reason` only where a number is missing."""
         value: dict[str, Any] = {
             "calls": self.calls,
             "kept": self.kept,
@@ -103,7 +127,8 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "cost": self.cost,
         }
-        return {**value, "reason": self.reason} if self.reason else value
+        more = {"saved": self.saved, "reason": self.reason, "intervals": dict(self.intervals)}
+        return value | {key: each for key, each in more.items() if each}
 
 
 class Bounds(NamedTuple):
@@ -114,11 +139,110 @@ class Bounds(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelMetrics:
+    """One label against gold: `support` rows have it as their true answer."""
+
+    support: int
+    precision: Metric
+    recall: Metric
+    f1: Metric
+
+    def to_json(self) -> dict[str, Any]:
+        """The three metrics by name."""
+        metrics = {name: getattr(self, name).to_json() for name in ("precision", "recall", "f1")}
+        return {"support": self.support, **metrics}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """How many rows have a true label (rows) and a verdict (columns), or the reason why that is not kept."""
+
+    labels: tuple[str, ...] = ()
+    rows: tuple[tuple[int, ...], ...] = ()
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The matrix, or the reason alone."""
+        if self.reason:
+            return {"reason": self.reason}
+        return {"labels": list(self.labels), "rows": [list(row) for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The rows with one value in a column; `label_counts` only where no metric says anything of them."""
+
+    rows: int
+    scored: int
+    metrics: Mapping[str, Metric]
+    label_counts: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The group; `small` where it has too few verdicts to say much."""
+        value: dict[str, Any] = {"rows": self.rows, "scored": self.scored}
+        if self.scored < SMALL:
+            value["small"] = True
+        if self.label_counts:
+            value["label_counts"] = dict(self.label_counts)
+        return value | {"metrics": {name: metric.to_json() for name, metric in self.metrics.items()}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeResult:
+    """One judge of several: what it is called, and its own votes."""
+
+    judge: str
+    votes: int
+    scored: int
+    invalid: int
+    errors: int
+    metrics: Mapping[str, Metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        counts = {name: getattr(self, name) for name in ("judge", "votes", "scored", "invalid", "errors")}
+        return {**counts, "metrics": {name: metric.to_json() for name, metric in self.metrics.items()}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a result has beside its metrics, each where the spec asks for it.
+
+    `ungrouped` says why a column has no groups. `disagreements` are the keys of the rows on which votes differ most.
+    """
+
+    confusion: Confusion | None = None
+    per_label: Mapping[str, LabelMetrics] = field(default_factory=dict)
+    criteria: Mapping[str, Metric] = field(default_factory=dict)
+    judges: tuple[JudgeResult, ...] = ()
+    disagreements: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, Group]] = field(default_factory=dict)
+    ungrouped: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The parts that there are."""
+        value = {
+            "confusion": self.confusion and self.confusion.to_json(),
+            "per_label": {label: each.to_json() for label, each in self.per_label.items()},
+            "criteria": {name: each.to_json() for name, each in self.criteria.items()},
+            "judges": [each.to_json() for each in self.judges],
+            "disagreements": list(self.disagreements),
+            "groups": {
+                column: {name: group.to_json() for name, group in groups.items()}
+                for column, groups in self.groups.items()
+            },
+            "ungrouped": dict(self.ungrouped),
+        }
+        return {key: each for key, each in value.items() if each}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifySummary:
     counts: Counts
     label_counts: Mapping[str, int]
     metrics: Mapping[str, Metric]
     bounds: Mapping[str, Bounds]
+    parts: Parts = Parts()
     warnings: tuple[str, ...] = ()
 
 
@@ -128,6 +252,7 @@ class ScoreSummary:
     score_counts: Mapping[str, int]
     metrics: Mapping[str, Metric]
     bounds: Mapping[str, Bounds]
+    parts: Parts = Parts()
     warnings: tuple[str, ...] = ()
 
 
@@ -138,6 +263,7 @@ class CompareSummary:
     ties_by_inconsistency: int
     metrics: Mapping[str, Metric]
     bounds: Mapping[str, Bounds]
+    parts: Parts = Parts()
     warnings: tuple[str, ...] = ()
 
 
@@ -166,6 +292,7 @@ def to_json(summary: Summary, usage: Usage | Mapping[str, Any], rungs: Mapping[s
             value["ties_by_inconsistency"] = summary.ties_by_inconsistency
     value["metrics"] = {name: metric.to_json() for name, metric in summary.metrics.items()}
     value["bounds"] = {name: {"low": each.low, "high": each.high} for name, each in summary.bounds.items()}
+    value |= summary.parts.to_json()
     if summary.warnings:
         value["warnings"] = list(summary.warnings)
     if rungs:

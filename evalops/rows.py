@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from evalops import catalog, dataset, semantics
+from evalops import catalog
 from evalops.dataset import Row
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.labels import text_of
 from evalops.lock import Entry
 from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
 from evalops.providers.base import Provider
 from evalops.result import Verdict, VerdictStatus
-from evalops.spec import Evaluation
+from evalops.spec import Evaluation, Type
 
 
 class Judged(NamedTuple):
@@ -46,7 +47,7 @@ def _judged(project: Project, entry: Entry, provider: Provider) -> Iterator[Judg
     if first is None:
         raise EvalopsError(_missing(entry, is_changed=wanted is None, is_local=provider.origin is None))
     evaluation = wanted.evaluation if wanted else None
-    sources = itertools.chain(_sources(project, evaluation), itertools.repeat(None))
+    sources = itertools.chain(request.rows() if request else (), itertools.repeat(None))
     for (verdict, detail), pair in zip(itertools.chain([first], verdicts), sources, strict=False):
         key, source = pair or (verdict.key, None)
         failed = evaluation is not None and _failed(evaluation, verdict, source)
@@ -69,6 +70,19 @@ def _missing(entry: Entry, *, is_changed: bool, is_local: bool) -> Diagnostic:
     )
 
 
+def chosen(
+    found: Iterable[Judged], *, status: str | None = None, verdict: Any = None, failed: bool = False
+) -> Iterator[Judged]:
+    """The rows of a status, with a verdict (see `matches`), or that failed; all conditions have to hold."""
+    return (
+        each
+        for each in found
+        if (each.failed or not failed)
+        and status in (None, each.verdict.status.value)
+        and (verdict is None or matches(each.verdict.value, str(verdict)))
+    )
+
+
 def matches(value: Any, text: str) -> bool:
     """Whether a verdict is the one that `text` names: `4` is the score 4.0."""
     try:
@@ -85,19 +99,12 @@ def _wanted(project: Project, entry: Entry) -> Wanted | None:
     return None
 
 
-def _sources(project: Project, evaluation: Evaluation | None) -> Iterator[tuple[str, Row]]:
-    if evaluation is None:
-        return iter(())
-    use = dataset.uses(evaluation, semantics.variables(evaluation))
-    return dataset.keys(dataset.read(lambda: project.open(use.path), use.path, use.columns), use)
-
-
 def _failed(evaluation: Evaluation, verdict: Verdict, source: Row | None) -> bool:
     if verdict.status is not VerdictStatus.SCORED:
         return True
-    gold = source.source.get(evaluation.gold) if source and evaluation.gold else None
-    if gold not in (None, ""):
-        return not matches(verdict.value, str(gold))
+    gold = text_of(source.source.get(evaluation.gold)) if source and evaluation.gold else None
+    if gold is not None and evaluation.type is not Type.CUSTOM:  # whose score is made of it
+        return not matches(verdict.value, gold)
     if evaluation.pass_labels:
         return verdict.value not in evaluation.pass_labels
     return evaluation.pass_threshold is not None and float(verdict.value or 0.0) < evaluation.pass_threshold

@@ -6,20 +6,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from evalops import metrics, schema, template
+from evalops import evaluators, judging, schema, template, thresholds
 from evalops.errors import Diagnostic, Mark, Severity
-from evalops.spec import Column, Evaluation, Text, Threshold, Type
+from evalops.spec import Column, Evaluation, Model, Text, Type
 
 
 def check(evaluation: Evaluation) -> list[Diagnostic]:
     """Everything wrong with one evaluation by itself."""
     return [
         *_columns(evaluation),
+        *_upload(evaluation),
+        *_patronus(evaluation),
         *_labels(evaluation),
         *_range(evaluation),
-        *_thresholds(evaluation),
+        *thresholds.check(evaluation),
         *_templates(evaluation),
-        *_judge(evaluation),
+        *_judges(evaluation),
+        *judging.check(evaluation),
+        *evaluators.check(evaluation),
     ]
 
 
@@ -45,12 +49,13 @@ def unique(evaluations: Iterable[Evaluation]) -> list[Diagnostic]:
 
 
 def variables(evaluation: Evaluation) -> frozenset[str]:
-    """The columns that the templates of an evaluation use."""
+    """The columns that the templates of an evaluation use. A judge's criteria are none, whatever the dataset has."""
     found: set[str] = set()
+    own = {id(judge.template) for judge in evaluation.judges if judge.criteria}
     for text in evaluation.texts:
         parsed = template.parse(text.source)
         if isinstance(parsed, template.Template):
-            found |= parsed.variables
+            found |= parsed.variables - ({judging.CRITERIA} if id(text) in own else set())
     return frozenset(found)
 
 
@@ -61,16 +66,34 @@ def place(evaluation: Evaluation, column: str) -> Mark:
     for key, candidate in zip(("model_a", "model_b") if len(evaluation.candidates) == 2 else ("model_to_evaluate",),
                               evaluation.candidates, strict=False):  # fmt: skip
         if isinstance(candidate, Column) and candidate == column:
-            return evaluation.places.mark(key)
-    if evaluation.judge.column == column:
-        return evaluation.places.mark("judge", "column")
+            found, mark = evaluation.places.mark(key), evaluation.places.mark
+            return found if found != mark() else mark("patronus", "columns", "task_output")
+    for judge in evaluation.judges:
+        if judge.column == column:
+            return evaluation.places.mark(*judge.route, "column")
     for text in evaluation.texts:
         parsed = template.parse(text.source)
         if isinstance(parsed, template.Template) and column in parsed.variables:
             return _line(evaluation, text, *_position(text.source, column))
-    if evaluation.gold == column:
-        return evaluation.places.mark("gold")
-    return evaluation.places.mark("dataset")
+    asked = evaluation.patronus
+    if asked is not None and column in asked.columns.values():
+        name = next(name for name, each in asked.columns.items() if each == column)
+        return evaluation.places.mark("patronus", "columns", name)
+    return evaluation.places.mark(*_field(evaluation, column))
+
+
+def _field(evaluation: Evaluation, column: str) -> tuple[str | int, ...]:
+    """The field beside templates, candidates and judges that names a column."""
+    ref = evaluation.dataset
+    if column == evaluation.gold:
+        return ("gold",)
+    if column in evaluation.group_by:
+        return ("group_by", evaluation.group_by.index(column))
+    if column == evaluation.cluster:
+        return ("cluster",)
+    if column == ref.id:
+        return ("dataset", "id")
+    return ("dataset", "sample", "by") if ref.sample and column == ref.sample.by else ("dataset",)
 
 
 def _line(evaluation: Evaluation, text: Text, number: int, column: int = 1) -> Mark:
@@ -100,6 +123,50 @@ def _columns(evaluation: Evaluation) -> Iterator[Diagnostic]:
                 hint="keep one of them",
             )
         seen.add(theirs)
+
+
+def _upload(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    """A file that Together has is judged as it lies there."""
+    ref, mark = evaluation.dataset, evaluation.places.mark
+    if ref.file_id is None:
+        return
+    if evaluation.provider != "together":
+        yield Diagnostic(
+            code="spec/file-id",
+            message=f"`file_id` is a file at Together, and the provider is `{evaluation.provider}`",
+            mark=mark("dataset", "file_id"),
+            hint="write `provider: together`, or `path:` with a file of the project",
+        )
+    for key, is_set in (("columns", bool(ref.columns)), ("sample", ref.sample is not None)):
+        if is_set:
+            yield Diagnostic(
+                code="spec/file-id",
+                message=f"Together judges the file `{ref.file_id}` as it is, so `{key}` has no effect on it",
+                mark=mark("dataset", key),
+                hint=f"remove `{key}`, or use `path:` with a file of the project: evalops uploads what is in use of it",
+            )
+    used = variables(evaluation) | set(evaluation.response_columns)
+    graded = (evaluation.gold, *evaluation.group_by, evaluation.cluster, ref.id)
+    for column in dict.fromkeys(each for each in graded if each is not None and each not in used):
+        yield Diagnostic(
+            code="spec/file-id",
+            message=f"no template uses the column `{column}`, and Together refuses a file that has such a column",
+            mark=mark(*_field(evaluation, column)),
+            hint="use `path:` with a file of the project: evalops uploads only the columns that the templates use",
+        )
+
+
+def _patronus(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    """Only one service knows these evaluators."""
+    if evaluation.patronus is None or evaluation.provider == "patronus":
+        return
+    key = "evaluators" if evaluation.patronus.graders else "patronus"
+    yield Diagnostic(
+        code="spec/patronus",
+        message=f"`{key}` is for Patronus, and the provider is `{evaluation.provider}`",
+        mark=evaluation.places.mark(key),
+        hint="write `provider: patronus`, or a `judge` in its place",
+    )
 
 
 def _labels(evaluation: Evaluation) -> Iterator[Diagnostic]:
@@ -155,70 +222,6 @@ def _range(evaluation: Evaluation) -> Iterator[Diagnostic]:
         )
 
 
-def _thresholds(evaluation: Evaluation) -> Iterator[Diagnostic]:
-    known = metrics.NAMES[evaluation.type]
-    for threshold in evaluation.thresholds:
-        mark = evaluation.places.mark("thresholds", threshold.metric)
-        name = threshold.metric
-        if name not in known:
-            yield Diagnostic(
-                code="spec/unknown-metric",
-                message=f"`{name}` is no metric of type `{evaluation.type.value}`",
-                mark=mark,
-                hint=schema.nearest(name, known) or f"its metrics are: {', '.join(known)}",
-            )
-        elif name in metrics.NEED_GOLD and evaluation.gold is None:
-            yield Diagnostic(
-                code="spec/needs-gold",
-                message=f"`{name}` needs the true answers",
-                mark=mark,
-                hint="name their column: `gold: COLUMN`",
-            )
-        elif name == "pass_percentage" and not evaluation.pass_labels and evaluation.pass_threshold is None:
-            needs = "pass_labels" if evaluation.type is Type.CLASSIFY else "pass_threshold"
-            yield Diagnostic(
-                code="spec/needs-pass",
-                message=f"`{name}` needs to know what a pass is",
-                mark=mark,
-                hint=f"add `{needs}`",
-            )
-        if name in known:
-            yield from _bounds(evaluation, threshold, mark)
-
-
-def _bounds(evaluation: Evaluation, threshold: Threshold, mark: Mark) -> Iterator[Diagnostic]:
-    """A bound that nothing can break, or nothing keep, is a slip: a percentage where a share is meant, often."""
-    name, least, most = threshold.metric, threshold.min, threshold.max
-    if least is not None and most is not None and least > most:
-        message = f"no value of `{name}` can keep this threshold: `min` is above `max`"
-        yield Diagnostic(code="spec/threshold", message=message, mark=mark)
-    low, high = _span(evaluation, name)
-    if low >= high:
-        return  # the range of scores is wrong, which is said elsewhere
-    for bound, value in (("min", least), ("max", most)):
-        if value is not None and not low <= value <= high:
-            yield Diagnostic(
-                code="spec/threshold",
-                message=f"`{name}` lies between {low:g} and {high:g}, so `{bound}` cannot be {value:g}",
-                mark=evaluation.places.mark("thresholds", name, bound),
-                hint=f"a share is meant: {value / 100:g} is {value:g} %" if high == 1 < value <= 100 else None,
-            )
-
-
-def _span(evaluation: Evaluation, metric: str) -> tuple[float, float]:
-    """The least and the greatest value that a metric can have."""
-    low, high = evaluation.min_score or 0.0, evaluation.max_score or 0.0
-    spans = {
-        "pass_percentage": (0.0, 100.0),
-        "mean_score": (low, high),
-        "std_score": (0.0, high - low),
-        "mae": (0.0, high - low),
-        "kappa": (-1.0, 1.0),
-        "length_correlation": (-1.0, 1.0),
-    }
-    return spans.get(metric, (0.0, 1.0))
-
-
 def _templates(evaluation: Evaluation) -> Iterator[Diagnostic]:
     for text in evaluation.texts:
         parsed = template.parse(text.source)
@@ -233,50 +236,35 @@ def _templates(evaluation: Evaluation) -> Iterator[Diagnostic]:
             )
 
 
-def _same_family(evaluation: Evaluation) -> Iterator[Diagnostic]:
-    """A judge prefers texts of its own kind (arXiv 2404.13076)."""
-    judge = evaluation.judge.model
-    for model in evaluation.models:
-        if judge is not None and model is not judge and _family(model.model) == _family(judge.model):
+def _judges(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    for judge in evaluation.judges:
+        if judge.column is not None:
+            yield from _recorded(evaluation)
+        elif judge.likelihood and (evaluation.type is not Type.CLASSIFY or _models(evaluation)):
             yield Diagnostic(
-                code="spec/same-family",
-                message=f"`{judge.model}` judges what `{model.model}` writes: judges prefer texts of their own family",
-                mark=evaluation.places.mark(*judge.route, "model"),
-                hint="a judge of another family is the safer choice",
-                severity=Severity.WARNING,
+                code="spec/judge",
+                message="`verdict: likelihood` is for type `classify` with responses from a column",
+                mark=evaluation.places.mark(*judge.route, "verdict"),
             )
-
-
-def _family(model: str) -> str:
-    """`gpt` of `openai/gpt-4o`, `smollm` of `embedded/smollm2-135m`."""
-    name = model.rsplit("/", 1)[-1].casefold()
-    found = re.match(r"[a-z]+", name)
-    return found.group() if found else name
-
-
-def _judge(evaluation: Evaluation) -> Iterator[Diagnostic]:
-    judge = evaluation.judge
-    if judge.column is not None:
-        for key in ("model_to_evaluate", "model_a", "model_b"):
-            if any(model.route == (key,) for model in evaluation.models):
-                yield Diagnostic(
-                    code="spec/judge",
-                    message=f"the verdicts are recorded in a column, so `{key}` cannot write new responses",
-                    mark=evaluation.places.mark(key),
-                )
-        return
-    yield from _same_family(evaluation)
-    if judge.likelihood and (evaluation.type is not Type.CLASSIFY or len(evaluation.models) > 1):
-        yield Diagnostic(
-            code="spec/judge",
-            message="`verdict: likelihood` is for type `classify` with responses from a column",
-            mark=evaluation.places.mark("judge", "verdict"),
-        )
     broken = any(not isinstance(template.parse(text.source), template.Template) for text in evaluation.texts)
-    if not evaluation.candidates and not broken and not variables(evaluation):
+    if evaluation.judge.template and not evaluation.candidates and not broken and not variables(evaluation):
         yield Diagnostic(
             code="template/no-columns",
             message="the judge's template uses no column, so every row gets the same question",
-            mark=evaluation.places.mark("judge", "system_template"),
+            mark=evaluation.places.mark(*evaluation.judge.route, "system_template"),
             hint="name a column, like {{ response }}, or set `model_to_evaluate`",
         )
+
+
+def _recorded(evaluation: Evaluation) -> Iterator[Diagnostic]:
+    for key in _models(evaluation):
+        yield Diagnostic(
+            code="spec/judge",
+            message=f"the verdicts are recorded in a column, so `{key}` cannot write new responses",
+            mark=evaluation.places.mark(key),
+        )
+
+
+def _models(evaluation: Evaluation) -> list[str]:
+    """The candidates that write new responses, by their keys in the spec."""
+    return [str(each.route[0]) for each in evaluation.candidates if isinstance(each, Model)]

@@ -24,6 +24,16 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedDataset:
+    """A file that specs share by name; `sha256`, where it is given, is what the file must have."""
+
+    path: str
+    sha256: str | None = None
+    description: str = ""
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """Money per million tokens."""
 
@@ -82,6 +92,8 @@ class Settings:
     judges: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     credentials: Mapping[str, Credential] = field(default_factory=dict)
+    datasets: Mapping[str, NamedDataset] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)  # name -> module:function
     defaults: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     budget: Budget = Budget()
@@ -112,6 +124,8 @@ def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
             name: Credential(name=name, env=each["env"], origins=tuple(each["origins"]))
             for name, each in value.get("credentials", {}).items()
         },
+        datasets={name: NamedDataset(**each) for name, each in value.get("datasets", {}).items()},
+        functions=value.get("functions", {}),
         defaults=value.get("defaults", {}),
         prices={name: Price(**each) for name, each in value.get("prices", {}).items()},
         budget=Budget(**value.get("budget", {})),

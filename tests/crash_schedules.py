@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -57,7 +58,7 @@ LATER = 1000.0  # seconds of the service's clock between two applies of a patien
 MOST_APPLIES = 12  # until everything must be settled
 OPTIONS: Mapping[str, Any] = {
     "selectors": (), "exclude": (), "changed_since": None, "rerun": (), "reason": None, "retry_failed": False,
-    "yes": True, "approved": None, "verbose": True,
+    "yes": True, "approved": None, "verbose": True, "jobs": 1,
 }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ class Schedule:
     `edit` is what happens after the first apply: a template is `edited`, a spec `deleted`, `state` or a `lock` is
     lost. From write number `full` of the first apply on, the disk is full. With `signals`,
     a crash is no crash, but so many SIGINT. `jump` moves this machine's clock for that apply and the later ones, `skew` the service's, for good (seconds).
+    `jobs` is how many requests are under way at a time: with more than one, what a crash point meets is chance.
     """
 
     seed: int
@@ -81,6 +83,7 @@ class Schedule:
     rerun: bool = False
     full: int | None = None
     signals: int = 0
+    jobs: int = 1
     mutant: str | None = None
 
 
@@ -227,6 +230,7 @@ class Play:
             self.broken.append(f"I4: a further apply ended with {done.code} and asked {after['asked']}")
 
     def _apply(self, crash: int | None, options: Mapping[str, Any], full: int | None = None) -> Ran:
+        options = {**options, "jobs": self.schedule.jobs}
         done = in_child(self.root, self.schedule, options, Points(crash, full, self.schedule.signals))
         self.said += f"--- apply, crash {crash}, exit {done.code} ---\n{done.said}"
         self._check(done)
@@ -312,6 +316,7 @@ class Points:
     def __init__(self, at: int | None = None, full: int | None = None, signals: int = 0) -> None:
         self.at, self.full, self.signals = at, full, signals
         self.count = self.writes = 0
+        self._turn = threading.Lock()  # requests are in threads
 
     def write(self) -> None:
         """Raises OSError where there is no room."""
@@ -320,11 +325,13 @@ class Points:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def __call__(self, last_act: Callable[[], object] = lambda: None) -> None:
-        self.count += 1
-        if self.count == self.at and not self.signals:
+        with self._turn:
+            self.count += 1
+            is_here = self.count == self.at
+        if is_here and not self.signals:
             last_act()
             os._exit(CRASHED)
-        for _ in range(self.signals if self.count == self.at else 0):
+        for _ in range(self.signals if is_here else 0):
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -506,7 +513,9 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
     behaviour: dict[str, Any] = {"create": create}
     edit = chance.choices([None, "edited", "deleted", "state", "lock"], [10, 1, 1, 1, 1])[0]
     is_late = False
-    if edit != "state":  # a journal that is gone cannot tell of what no list shows yet
+    if edit == "state":  # a journal that is gone cannot tell of what no list shows yet
+        create[:] = ["drop+" if word == "late+" else word for word in create]
+    else:
         is_late = chance.random() < 0.5
         if is_late:
             behaviour |= chance.choice(
@@ -526,9 +535,11 @@ def _schedule(seed: int, mutant: str | None) -> Schedule:
         crashes.append(chance.randint(1, 40))
         if chance.random() < 0.3:
             crashes.append(chance.randint(1, 20))
+    jobs = chance.choice([1, 1, 2, 16])
     return Schedule(
         seed=seed,
-        specs=chance.choice([1, 2, 2, 3]),
+        jobs=jobs,
+        specs=chance.choice([1, 2, 2, 3]) if jobs == 1 else chance.choice([2, 3, 3, 5]),
         behaviour=behaviour,
         others=chance.choice([0, 3, 30, 150]) if "cut" not in behaviour else chance.choice([3, 30, 150]),
         crashes=crashes,

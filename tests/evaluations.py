@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -14,10 +15,15 @@ from evalops.spec import Evaluation
 TEMPLATE = "Is it polite?"
 
 
-def evaluation(*, settings: Settings | None = None, judge: Any = None, **fields: Any) -> Evaluation:
+def evaluation(
+    *, settings: Settings | None = None, judge: Any = None, judges: Sequence[Any] = (), **fields: Any
+) -> Evaluation:
     """One evaluation, of type classify with a column `response` unless told otherwise; None leaves a field out."""
     value: dict[str, Any] = {"version": 1, "name": "tone", "type": "classify", "dataset": "rows.jsonl"}
-    value["judge"] = {"model": "judge", "system_template": TEMPLATE} | (judge or {}) if not _named(judge) else judge
+    if judges:
+        value["judges"] = [_judge(each) for each in judges]
+    elif fields.get("type") != "custom":
+        value["judge"] = _judge(judge)
     match fields.get("type", "classify"):
         case "classify":
             value |= {"labels": ["polite", "rude"], "model_to_evaluate": "response"}
@@ -38,8 +44,10 @@ def settings(**fields: Any) -> Settings:
     return found
 
 
-def _named(judge: Any) -> bool:
-    return isinstance(judge, str) or (isinstance(judge, dict) and "column" in judge)
+def _judge(judge: Any) -> Any:
+    if isinstance(judge, str) or (isinstance(judge, dict) and "column" in judge):
+        return judge
+    return {"model": "judge", "system_template": TEMPLATE} | (judge or {})
 
 
 def _document(value: dict[str, Any], path: str) -> Document:

@@ -44,6 +44,7 @@ def _verdict(wanted: Wanted, number: int, key: str) -> Verdict:
         Type.CLASSIFY: wanted.evaluation.labels,
         Type.SCORE: (wanted.evaluation.min_score, wanted.evaluation.max_score),
         Type.COMPARE: ("A", "B", "Tie"),
+        Type.CUSTOM: (0.0, 1.0),
     }
     choices = values[wanted.evaluation.type]
     return Verdict(key, VerdictStatus.SCORED, choices[number % len(choices)])

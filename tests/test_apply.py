@@ -80,7 +80,9 @@ def test_a_first_apply_writes_result_and_verdicts_and_a_second_does_nothing(fold
     assert entry["status"] == "completed" and entry["summary"]["job"] == entry["job"]
     assert entry["summary"]["metrics"]["accuracy"]["value"] == 1
     assert entry["summary"]["label_counts"] == {"polite": 9, "rude": 3}
-    assert entry["gates"] == [{"metric": "accuracy", "min": 1.0, "on": "estimate", "value": 1.0, "verdict": "passed"}]
+    (gate,) = entry["gates"]
+    held = {"metric": "accuracy", "min": 1.0, "on": "estimate", "value": 1.0, "high": 1.0, "verdict": "passed"}
+    assert gate == held | {"low": entry["summary"]["metrics"]["accuracy"]["low"]}
     head, *lines = folder.verdicts()
     assert head == {"address": "tone", "job": entry["job"], "rows": 12}
     assert [line[2] for line in lines] == [row["gold"] for row in truths(12)]

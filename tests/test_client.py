@@ -413,6 +413,18 @@ def test_retry_after_is_honoured(headers: dict[str, str], expected: float) -> No
         assert read(server, now=lambda: 1_000_000.0) == ([], [expected])
 
 
+def test_the_time_of_the_service_goes_back_only_with_its_clock() -> None:
+    """Its `Date` is cut to seconds."""
+    clock, seen = [0.0], []
+    answers = [(10.0, 1_000), (10.7, 1_000), (11.2, 1_001), (12.0, 1_005), (13.0, 500)]
+    replies = (http_(200, b"[]", date=date(said)) for _, said in answers)
+    with wire(*replies) as server, client(server.url, clock=lambda: clock[0]) as asking:
+        for clock[0], _ in answers:
+            asking.get(PATH)
+            seen.append(round(asking.time().timestamp(), 3))
+    assert seen == [1000.0, 1000.7, 1001.2, 1005.0, 500.0]
+
+
 def test_a_pause_that_is_too_long_is_told() -> None:
     with wire(http_(429, retry_after="3600")) as server:
         error, slept = failure(server)

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalops import dataset
-from evalops.dataset import LONGEST_ROW, SHOWN, Row, Uses, keys, read, scan
+from evalops.dataset import SHOWN, Row, Uses, keys, read, scan
 from evalops.errors import EvalopsError, Mark
 from evalops.fingerprint import Digests
+from evalops.formats import LONGEST_ROW
 
 SPEC = Mark("tone.yaml", 9, 3)
 
@@ -368,3 +369,48 @@ def test_uses_are_what_an_evaluation_names() -> None:
         "question", "reply", path="x.csv", responses=("reply",), grading=("label",), id="n", columns={"reply": "r"}
     )
     assert dataset.uses(evaluation(judge={"column": "verdict"}), ()).submitted == ("response", "verdict")
+
+
+# --- rows that would fill the memory ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a,b\n", "x," * LONGEST_ROW], "row 1 is not CSV: it is longer than 16 MiB"),
+        (["a,b\n", "1,2\n", *['"' + "y" * 1_000_000 + '\n",'] * 20], "row 2 is not CSV: it is longer than 16 MiB"),
+        (["a" * (LONGEST_ROW + 2)], "row 1 is not CSV: it is longer than 16 MiB"),
+    ],
+    ids=["one line", "many lines", "header"],
+)
+def test_a_row_of_a_csv_file_has_an_end(lines: list[str], message: str) -> None:
+    assert refused("".join(lines), "rows.csv")[1] == message
+
+
+def test_long_rows_of_a_csv_file_one_by_one() -> None:
+    row = '"' + ("x" * 1_000_000 + "\n") * 9 + '"\n'
+    assert len(rows("a\n" + row * 3, "rows.csv")) == 3
+
+
+# --- rows that stand in a spec ---
+
+
+def test_rows_have_the_places_they_are_given() -> None:
+    marks = [Mark("tone.yaml", 7, 5), Mark("tone.yaml", 9, 5)]
+    data = b'{"a": 1}\n{"b": 2}\n'
+    found = list(read(lambda: io.BytesIO(data), "anything", (), marks))
+    assert found == [Row(0, 7, {"a": 1}), Row(1, 9, {"b": 2})]
+
+
+def test_the_digests_of_a_file_that_nobody_has_read() -> None:
+    one = dataset.unread("0" * 64, use("q", grading=("gold",)))
+    assert (one.rows, one.characters) == (None, None)
+    others = [
+        dataset.unread("1" * 64, use("q", grading=("gold",))),
+        dataset.unread("0" * 64, use("q", "r", grading=("gold",))),
+        dataset.unread("0" * 64, use("q", grading=("other",))),
+    ]
+    assert [other.submitted == one.submitted for other in others] == [False, False, True]
+    assert [other.dataset == one.dataset for other in others] == [False, True, True]
+    assert [other.grading == one.grading for other in others] == [False, True, False]
+    assert dataset.unread("0" * 64, use("q")).grading == ""

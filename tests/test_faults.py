@@ -12,6 +12,8 @@ import pytest
 from apply_project import Done, Folder, truths
 from model_server import Config, serve
 
+from evalops.errors import Exit
+
 FAULTS = {"unusable": 0.2, "429": 0.1, "500": 0.05, "hang": 0.01}
 
 
@@ -153,3 +155,22 @@ def test_an_endpoint_that_never_answers_well_fails_the_job(tmp_path: Path, fault
         started = time.monotonic()
         assert words in failure(folder)
         assert time.monotonic() - started < 8
+
+
+def test_where_a_fifth_cannot_be_read_the_truth_is_within_what_is_said(tmp_path: Path) -> None:
+    """The judge is right wherever it can be read, and for one row in five neither its first nor its second reply can."""
+    rows = [{"id": f"r{n}", "response": f"{n} truth={'rude' if n % 10 < 3 else 'polite'}"} for n in range(300)]
+    with serve(Config(faults={"unusable": 0.2**0.5})) as server:
+        folder = Folder(tmp_path, server.url).settings().rows(rows)
+        folder.spec(thresholds={"pass_percentage": {"min": 50}, "invalid_rate": {"max": 0.02}})
+        done = folder.apply()
+    summary = folder.summary()
+    passes, bounds = summary["metrics"]["pass_percentage"], summary["bounds"]["pass_percentage"]
+    assert 0.15 < summary["metrics"]["invalid_rate"]["value"] < 0.25
+    assert summary["invalid_reasons"] == {"unparsable": summary["invalid"]}
+    assert passes["n"] == summary["scored"] == 300 - summary["invalid"]
+    assert passes["low"] < 70 < passes["high"]
+    assert bounds["low"] < 70 < bounds["high"]
+    assert bounds["high"] - bounds["low"] == pytest.approx(100 * summary["invalid"] / 300)
+    assert done.code == Exit.GATE_FAILED and "failed: invalid_rate" in done.err
+    assert [gate["verdict"] for gate in folder.entry()["gates"]] == ["passed", "failed"]

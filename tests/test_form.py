@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from evalops.engine.form import LADDER, Form, Reading, Rung, fence, is_empty, nonce
 from evalops.engine.reply import Reply
+from evalops.spec import Criterion
 
 CLASSIFY = Form(evaluation(), reason=True)
 BARE = Form(evaluation(), reason=False)
@@ -255,6 +256,80 @@ def test_any_json_value_in_place_of_the_verdict_is_survived(found: Any, kind: st
 def test_a_reply_made_to_burn_time_is_read_quickly(content: str) -> None:
     started = time.process_time()
     assert read(content).problem
+    assert time.process_time() - started < 0.5
+
+
+# Criteria
+
+
+CRITERIA = [Criterion("tone", "Is it kind?"), Criterion("facts", weight=3.0)]
+MARKS = Form(evaluation(type="score"), reason=True, criteria=CRITERIA)
+BARE_MARKS = Form(evaluation(type="score"), reason=False, criteria=CRITERIA[1:])
+
+
+def marks(content: str) -> Any:
+    reading = read(content, MARKS)
+    return (reading.value, dict(reading.criteria or {})) if reading.problem is None else f"({reading.problem})"
+
+
+def test_there_is_a_number_for_each_criterion() -> None:
+    short = {"type": "integer", "enum": [1, 2, 3, 4, 5]}
+    assert MARKS.schema["properties"] == {"reason": {"type": "string"}, "tone": short, "facts": short}
+    assert MARKS.schema["required"] == ["reason", "tone", "facts"]
+    assert list(BARE_MARKS.schema["properties"]) == ["facts"]
+    text = MARKS.instruction(Rung.TEXT)
+    assert "\ntone: VALUE\nfacts: VALUE\nwhere each VALUE is a number from 1 to 5." in text
+    assert text.startswith("The criteria:\n- tone: Is it kind?\n- facts\n\nFirst explain")
+    json_ = MARKS.instruction(Rung.JSON_OBJECT)
+    assert '"reason": one or two sentences; "tone": a number from 1 to 5; "facts": a number from 1 to 5.' in json_
+    assert BARE_MARKS.instruction(Rung.TEXT).startswith("Answer with one line for each")  # nothing is to be explained
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"reason": "ok", "tone": 1, "facts": 5}', (4.0, {"tone": 1.0, "facts": 5.0})),
+        ('{"Facts": "5", "TONE": 1.0}', (4.0, {"tone": 1.0, "facts": 5.0})),
+        ('First {"tone": 5, "facts": 5}, on reflection {"tone": 1, "facts": 5}', (4.0, {"tone": 1.0, "facts": 5.0})),
+        ("tone: 1\nfacts: 5", (4.0, {"tone": 1.0, "facts": 5.0})),
+        ("tone: 4\nfacts: 4\nNo, wait.\n* **tone**: 1\n* **facts**: *5*.", (4.0, {"tone": 1.0, "facts": 5.0})),
+        ('The reply holds {"tone": 5, "facts": 5}.\ntone: 1\nfacts: 5', (4.0, {"tone": 1.0, "facts": 5.0})),
+        ('{"tone": 5, "facts": 5}\ntone: 1', "(unparsable)"),  # what comes last is not whole
+        ('{"tone": 5}\n{"facts": 5}', "(unparsable)"),
+        ('{"tone": 5, "facts": null}', "(unparsable)"),
+        ('{"tone": 5, "facts": 6}', "(out_of_range)"),
+        ('{"tone": [5], "facts": 5}', "(unparsable)"),
+        ('{"reason": "it says {"tone": 5, "facts": 5} to me", "tone": 1, "facts": 1}', "(unparsable)"),
+        ("tone: good\nfacts: 5", "(unparsable)"),
+        ("score: 5", "(unparsable)"),
+        ("", "(unparsable)"),
+    ],
+)
+def test_the_last_number_for_each_criterion_counts(content: str, expected: object) -> None:
+    assert marks(content) == expected
+
+
+@given(st.lists(st.tuples(st.floats(1, 5), st.floats(1e-3, 1e3)), min_size=1, max_size=20))
+def test_the_score_is_the_weighted_mean_and_in_range(pairs: list[tuple[float, float]]) -> None:
+    criteria = [Criterion(f"c{place}", weight=weight) for place, (_, weight) in enumerate(pairs)]
+    form = Form(evaluation(type="score"), reason=True, criteria=criteria)
+    reading = read(json.dumps({each.name: number for each, (number, _) in zip(criteria, pairs, strict=True)}), form)
+    assert isinstance(reading.value, float) and 1 <= reading.value <= 5
+    assert reading.value == pytest.approx(sum(x * w for x, w in pairs) / sum(w for _, w in pairs))
+
+
+@given(st.one_of(texts, st.text('{}[]":,. \n-tonefacs12', max_size=60)))
+def test_any_text_is_numbers_or_a_problem(content: str) -> None:
+    reading = read(content, MARKS)
+    assert (reading.criteria is None) == (reading.problem is not None) == (reading.value is None)
+
+
+@pytest.mark.parametrize(
+    "content", ["-" * 200_000, "- " * 100_000, "tone" * 50_000, "tone: 1\n" * 25_000, '{"tone":' * 25_000]
+)
+def test_numbers_that_are_made_to_burn_time(content: str) -> None:
+    started = time.process_time()
+    assert read(content, MARKS).problem
     assert time.process_time() - started < 0.5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,3 +108,48 @@ def test_the_headline_is_a_number_that_there_is() -> None:
     assert found is not None and found[1]["value"] is not None
     assert jobs.headline(Type.CLASSIFY, None) is None
     assert jobs.headline(Type.CLASSIFY, {}) is None
+
+
+def test_what_the_spec_puts_first_stands_first() -> None:
+    what = wanted(gold="gold", metric="macro_f1")
+    found = jobs.finished(entry(), what, graded(what)[0])
+    assert found.summary is not None and found.summary["headline"] == "macro_f1"
+    first = jobs.headline(Type.CLASSIFY, found.summary)
+    assert first is not None and first[0] == "macro_f1"
+    absent = {**found.summary, "headline": "kappa_scored"}
+    absent["metrics"] = {**absent["metrics"], "kappa_scored": {"value": None, "reason": "no"}}
+    assert jobs.headline(Type.CLASSIFY, absent) is None
+    again = jobs.finished(found, wanted(gold="gold"), dict(found.summary))
+    assert again.summary is not None and "headline" not in again.summary
+
+
+def test_groups_clusters_and_lengths_come_from_the_row() -> None:
+    what = evaluation(group_by=["topic", "safe", "level"], cluster="thread", gold="gold")
+    cells: dict[str, Any] = {"response": "four", "topic": "a", "safe": True, "level": 2, "thread": "", "gold": "polite"}
+    found = jobs.graded_row(what, VERDICTS[0]._replace(lengths=()), Row(7, 8, cells))
+    assert found.groups == ("a", "true", "2") and found.gold == "polite" and found.verdict.lengths == (4,)
+    empty = jobs.graded_row(what, VERDICTS[0], Row(8, 9, {"response": "x", "topic": "", "safe": None}))
+    assert empty.groups == ("(none)",) * 3 and empty.verdict.lengths == (12,)
+    # A row without a cluster is one by itself, which no cell can name.
+    assert found.cluster != empty.cluster
+    named = jobs.graded_row(what, VERDICTS[0], Row(9, 10, {**cells, "thread": found.cluster}))
+    assert named.cluster not in (found.cluster, empty.cluster)
+    assert jobs.graded_row(evaluation(), VERDICTS[0], Row(7, 8, cells)).cluster is None
+
+
+def test_a_response_that_a_model_wrote_has_no_length_here() -> None:
+    what = evaluation(model_to_evaluate={"model": "writer", "input_template": "{{ q }}"})
+    assert jobs.graded_row(what, VERDICTS[0]._replace(lengths=()), Row(0, 1, {"q": "long"})).verdict.lengths == ()
+    pair = evaluation(type="compare", model_a="first", model_b={"model": "writer", "input_template": "{{ q }}"})
+    verdict = Verdict("k", VerdictStatus.SCORED, "A")
+    assert jobs.graded_row(pair, verdict, Row(0, 1, {"q": "long", "first": "x"})).verdict.lengths == ()
+
+
+def test_a_summary_of_other_grading_does_not_answer() -> None:
+    what = wanted(gold="gold")
+    found = jobs.finished(entry(), what, graded(what)[0])
+    assert jobs.suffices(found, what)
+    assert not jobs.suffices(entry(), what)
+    assert not jobs.suffices(replace(found, grade="other"), what)
+    assert jobs.suffices(found, wanted(gold="gold", thresholds={"f1[rude]": {"min": 0}}))
+    assert not jobs.suffices(found, wanted(gold="gold", metric="agreement"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
@@ -11,51 +10,19 @@ from typing import Any
 
 import pytest
 from evaluations import evaluation
+from scripted_model import KEY, REJECTED, Answer, Model, choice, label, reply, score
 
 from evalops.engine.failure import CallFailed, Kind
-from evalops.engine.judge import Judge, RowFailed
+from evalops.engine.jury import Jury, RowFailed
 from evalops.engine.lane import Route
 from evalops.engine.reply import Reply
 from evalops.result import Verdict, VerdictStatus
 from evalops.spec import Evaluation
 
-KEY = "00ff00ff00ff00ff"
-REJECTED = CallFailed(Kind.REJECTED, "response_format is not supported", status=400)
-Answer = Reply | CallFailed | str | Callable[[dict[str, Any]], Any]
 
-
-class Model:
-    """A model that gives these answers in turn, the last one for ever; `bodies` is what it was asked."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers)
-        self.bodies: list[dict[str, Any]] = []
-        self.routes: list[Route] = []
-
-    async def ask(self, route: Route, body: dict[str, Any]) -> Reply:
-        self.routes.append(route)
-        self.bodies.append(json.loads(json.dumps(body)))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        await asyncio.sleep(0)
-        if callable(answer):
-            answer = answer(body)
-        if isinstance(answer, CallFailed):
-            raise answer
-        return answer if isinstance(answer, Reply) else reply(answer)
-
-    @property
-    def prompts(self) -> list[str]:
-        """Everything said in each request, as one text."""
-        return ["\n\n".join(each["content"] for each in body["messages"]) for body in self.bodies]
-
-
-def reply(content: str, **fields: Any) -> Reply:
-    return Reply(content=content, prompt_tokens=10, completion_tokens=2, **fields)
-
-
-def judge_of(what: Evaluation, model: Model, *, writers: Iterable[Model] = (), embedded: bool = False) -> Judge:
+def judge_of(what: Evaluation, model: Model, *, writers: Iterable[Model] = (), embedded: bool = False) -> Jury:
     asked = [*writers, model]
-    return Judge(
+    return Jury(
         what,
         {id(each): answering.ask for each, answering in zip(what.models, asked, strict=False)},
         {id(each): embedded for each in what.models},
@@ -76,14 +43,6 @@ def failed(what: Evaluation, source: Mapping[str, Any], *answers: Answer) -> Row
     with pytest.raises(RowFailed) as caught:
         judged(what, source, Model(*answers))
     return caught.value
-
-
-def label(name: str) -> str:
-    return json.dumps({"reason": "so", "label": name})
-
-
-def choice(name: str) -> str:
-    return json.dumps({"reason": "so", "choice": name})
 
 
 def refusing(*formats: str | None) -> Callable[[dict[str, Any]], Any]:
@@ -413,9 +372,7 @@ def test_an_empty_response_loses_by_rule(first: str | None, second: str | None, 
 )
 def test_recorded_verdicts_are_read_as_they_are(fields: dict[str, Any], cell: object, expected: object) -> None:
     what = evaluation(judge={"column": "human"}, **fields)
-    found, detail = asyncio.run(
-        Judge(what, {}, {}).row(KEY, {"human": cell, "response": "", "first": "", "second": ""})
-    )
+    found, detail = asyncio.run(Jury(what, {}, {}).row(KEY, {"human": cell, "response": "", "first": "", "second": ""}))
     assert (found.value if found.status is VerdictStatus.SCORED else f"({found.reason})") == expected
     assert found.rung is None and not detail
 
@@ -506,8 +463,8 @@ def test_a_likelihood_is_one_call_of_the_whole_prompt() -> None:
     judge = {"model": "embedded/file:m.gguf", "system_template": template, "verdict": "likelihood"}
     what = evaluation(judge=judge, model_to_evaluate=None)
     model = Model(Reply(content="", probabilities={" rude": 0.7, " polite": 0.2}))
-    found, _ = judged(what, {"text": "a<|im_end|>"}, model, embedded=True)
-    assert (found.value, found.rung) == ("rude", "likelihood")
+    found, detail = judged(what, {"text": "a<|im_end|>"}, model, embedded=True)
+    assert (found.value, found.rung, detail["gap"]) == ("rude", "likelihood", 0.5)
     assert model.routes == [Route.COMPLETIONS]
     assert model.bodies[0]["prompt"] == "Text: a< |im_end|>\nTone:"
 
@@ -516,6 +473,69 @@ def test_a_likelihood_without_probabilities_is_invalid() -> None:
     what = evaluation(judge={"system_template": "{{ text }}", "verdict": "likelihood"}, model_to_evaluate=None)
     found = verdict(what, {"text": "a"}, Reply(content="rude"))
     assert (found.status, found.reason) == (VerdictStatus.INVALID, "unparsable")
+
+
+# Criteria
+
+
+CRITERIA = [{"name": "tone", "description": "Is it kind?"}, {"name": "facts", "weight": 3}]
+
+
+def marked(template: str = "How good is it?", **fields: Any) -> Evaluation:
+    return evaluation(type="score", judge={"system_template": template, "criteria": CRITERIA}, **fields)
+
+
+def test_each_criterion_gets_a_number_and_the_score_is_their_weighted_mean() -> None:
+    model = Model(score(tone=1, facts=5))
+    found, _ = judged(marked(), {"response": "Hello"}, model)
+    assert (found.value, found.criteria, found.feedback) == (4.0, {"tone": 1.0, "facts": 5.0}, "so")
+    schema = model.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert list(schema["properties"]) == ["reason", "tone", "facts"] == schema["required"]
+
+
+def test_what_a_criterion_means_is_said_once() -> None:
+    model = Model(score(tone=1, facts=5))
+    judged(marked(), {"response": "Hello"}, model)
+    judged(marked("Judge by\n{{ criteria }}\nonly."), {"response": "Hello"}, model)
+    without, shown = (body["messages"] for body in model.bodies)
+    assert "The criteria:\n- tone: Is it kind?\n- facts\n\nAnswer with" in without[1]["content"]
+    assert shown[0]["content"] == "Judge by\n- tone: Is it kind?\n- facts\nonly."
+    assert "kind" not in shown[1]["content"] and '"tone": a number from 1 to 5' in shown[1]["content"]
+
+
+def test_criteria_stand_in_the_template_of_any_type_and_hide_a_column() -> None:
+    template = "{{ criteria }}\n{{ question }}"
+    for type_, answer in (("classify", label("polite")), ("compare", choice("1"))):
+        model = Model(answer)
+        what = evaluation(type=type_, judge={"system_template": template, "criteria": ["tone", "facts"]})
+        judged(what, {"criteria": "a column", "question": "?", "response": "x", "first": "x", "second": "y"}, model)
+        assert model.bodies[0]["messages"][0]["content"] == "- tone\n- facts\n?"
+        assert "a number from" not in model.prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem", "says"),
+    [
+        (score(tone=1), "unparsable", "no `facts`"),
+        (score(tone=1, facts=9), "out_of_range", "`facts`: 9 is outside"),
+        (score(tone=1, facts=True), "unparsable", "`facts`: 'True' is no number"),
+        (score(score=4), "unparsable", "no `tone`"),
+    ],
+)
+def test_a_criterion_without_a_number_is_asked_for_once_more(answer: str, problem: str, says: str) -> None:
+    found, detail = judged(marked(), {"response": "x"}, Model(answer))
+    assert (found.status, found.reason, found.criteria) == (VerdictStatus.INVALID, problem, None)
+    assert says in str(found.feedback) and detail["repaired"] == 1
+    model = Model(answer, score(tone=2, facts=2))
+    assert judged(marked(), {"response": "x"}, model)[0].value == 2.0 and says in model.prompts[1]
+
+
+def test_criteria_on_every_rung() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        return REJECTED if "response_format" in body else "It is kind.\n- Tone: 5\n- **Facts**: 1"
+
+    found, _ = judged(marked(), {"response": "x"}, Model(answer))
+    assert (found.value, found.criteria, found.rung) == (2.0, {"tone": 5.0, "facts": 1.0}, "text")
 
 
 # Templates that fail on a row

@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import random
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -78,3 +81,20 @@ def test_what_is_no_parquet_file_is_an_error_that_names_it(tmp_path: Path, conte
 def test_bytes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvalopsError, match="row 2 on: it holds a value of type bytes"):
         read(parquet(tmp_path / "rows.parquet", [{"image": None}, {"image": b"\x89PNG"}]))
+
+
+@pytest.mark.slow
+def test_a_file_of_one_group_of_rows_is_not_held_at_once(tmp_path: Path) -> None:
+    rows = [{"text": random.Random(number).randbytes(500).hex()} for number in range(40_000)]
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, path, row_group_size=len(rows), use_dictionary=False)
+    code = (
+        "import pyarrow, sys; from evalops import dataset; path = sys.argv[1]\n"
+        "print(sum(1 for _ in dataset.read(lambda: open(path, 'rb'), path)), pyarrow.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    count, most = map(int, done.stdout.split())
+    assert count == len(rows)
+    assert path.stat().st_size > 38 << 20
+    assert most < 20 << 20

@@ -6,6 +6,7 @@ A new provider joins with one entry in `BENCHES`: how to set up a project whose 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from apply_project import ROWS as ROWS_FILE
 from apply_project import Folder, truths
 from model_server import Config, Server, serve
+from patronus_service import PatronusService
 from serve_process import SERVERLESS, Served, served
 
 from evalops import catalog, endpoint
@@ -41,10 +45,11 @@ class Bench:
 
     provider: Provider
     folder: Folder
-    server: Server
+    server: Server | PatronusService
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     keyed: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)  # what its verdicts are called, where that is fixed
 
     def __post_init__(self) -> None:
         self.before = {job.id for job in self.provider.list().jobs}
@@ -61,11 +66,37 @@ class Bench:
 
     def rows(self, count: int = ROWS) -> list[dict[str, Any]]:
         """Rows that no other bench has."""
-        return [{**row, "response": f"{self.folder.root.parent} {row['response']}"} for row in truths(count)]
+        return [
+            {
+                **row,
+                "response": f"{self.folder.root.parent} {row['response']}",
+                "gold": self.words.get(row["gold"], row["gold"]),
+            }
+            for row in truths(count)
+        ]
 
     def spec(self, name: str = "tone", *, judge: Mapping[str, Any] | None = None, **fields: Any) -> None:
+        if self.provider.name == "patronus":
+            self._graded(name, (judge or {}).get("system_template", "Is the reply polite?"), **fields)
+            return
         judge = {"model": self.model, "system_template": "Is the reply polite?", **(judge or {})}
         self.folder.spec(name, provider=self.provider.name, judge=judge, gold="gold", **fields)
+
+    def _graded(self, name: str, template: str, *, dataset: str = ROWS_FILE, labels: object = None) -> None:
+        """A spec with evaluators in place of a judge: criteria in place of its template, one more for other labels."""
+        evaluators = [{"evaluator": "judge", "criteria": re.sub(r"\W+", "-", template)}]
+        value = {
+            "version": 1,
+            "name": name,
+            "type": "classify",
+            "provider": "patronus",
+            "dataset": dataset,
+            "evaluators": evaluators + ([{"evaluator": "pii"}] if labels else []),
+            "patronus": {"capture": "all"},
+            "model_to_evaluate": "response",
+            "gold": "gold",
+        }
+        (self.folder.root / f"{name}.yaml").write_text(yaml.safe_dump(value))
 
     def reopen(self, **settings: Any) -> None:
         """The provider as another process has it, under these settings too."""
@@ -154,9 +185,26 @@ def together_bench(root: Path, backend: Callable[[], Backend]) -> Iterator[Bench
         yield bench
 
 
+@contextmanager
+def patronus_bench(root: Path, backend: Callable[[], Backend]) -> Iterator[Bench]:
+    with PatronusService() as service:
+        remote = {"base_url": service.url}
+        folder = Folder(root / "project", service.url).settings(providers={"patronus": remote})
+        keyed = {
+            "providers": {"patronus": {**remote, "credential": "bench"}},
+            "credentials": {"bench": {"env": "BENCH_KEY", "origins": [service.url]}},
+        }
+        provider = open_provider("patronus", folder.project)
+        words = {"polite": "pass", "rude": "fail"}
+        settings = {"providers": {"patronus": remote}}
+        with opened(Bench(provider, folder, service, "judge", settings, keyed, words)) as bench:
+            yield bench
+
+
 BENCHES: dict[str, Callable[[Path, Callable[[], Backend]], AbstractContextManager[Bench]]] = {
     "local": local_bench,
     "together": together_bench,
+    "patronus": patronus_bench,
 }
 
 
@@ -186,6 +234,7 @@ def bench(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Bench]:
     monkeypatch.setenv("TOGETHER_API_KEY", "any")
+    monkeypatch.setenv("PATRONUS_API_KEY", "any")
     with BENCHES[request.param](tmp_path, backend) as found:
         yield found
 
@@ -352,16 +401,21 @@ def test_several_jobs_are_followed_together(bench: Bench) -> None:
     assert all(job.status is Status.COMPLETED for job in ends.values())
 
 
+def running() -> set[threading.Thread]:
+    """The threads of this process, but for those in which a service of the tests answers."""
+    return {each for each in threading.enumerate() if "process_request" not in each.name}
+
+
 def test_leaving_ends_what_was_started(bench: Bench) -> None:
-    threads = set(threading.enumerate())
+    threads = running()
     bench.run()
-    assert set(threading.enumerate()) == threads
+    assert running() == threads
     bench.server.config = Config(latency_ms=50)
     work = bench.submit(generation=2)
     with pytest.raises(RuntimeError), bench.provider.follow([work]) as following:
         next(iter(following))
         raise RuntimeError
-    assert set(threading.enumerate()) == threads
+    assert running() == threads
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -480,7 +534,7 @@ def test_cost_is_the_price_of_the_tokens_where_they_are_counted(bench: Bench) ->
     job, request = bench.submit()
     bench.follow((job, request))
     usage = bench.provider.usage(job.id, request.evaluation)
-    if usage.calls is None:
+    if usage.calls is None or bench.words:  # it names no prices, and its tokens are of its own kind
         assert usage.cost is None and usage.reason
         return
     assert usage.prompt_tokens and usage.completion_tokens and usage.reason is None

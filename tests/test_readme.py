@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
-from evalops import cli, metrics
+from evalops import cli, metrics, schema
 from evalops.errors import Exit
 from evalops.plan import Action
 
@@ -34,7 +37,7 @@ def example(tmp_path: Path) -> Path:
     (tmp_path / "data" / "support.jsonl").write_text(
         '{"message": "Where is my parcel?", "reply": "It left today.", "human_label": "polite"}\n', encoding="utf-8"
     )
-    spec, settings = blocks("yaml")
+    spec, settings = (block for block in blocks("yaml") if "version: 1" in block)
     (tmp_path / "support-tone.yaml").write_text(spec, encoding="utf-8")
     (tmp_path / "evalops.yaml").write_text(settings, encoding="utf-8")
     return tmp_path
@@ -44,6 +47,17 @@ def test_the_example_spec_and_settings_are_valid(example: Path, capsys: pytest.C
     assert cli.run(["--project", str(example), "validate"]) == Exit.OK, capsys.readouterr().err
     assert cli.run(["--project", str(example), "plan"]) == Exit.OK
     assert "create" in capsys.readouterr().out
+
+
+def test_the_other_yaml_is_fields_that_a_spec_or_evalops_yaml_has() -> None:
+    known = {**schema.whole("project")["properties"], **schema.whole("spec")["properties"]}
+    parts = [block for block in blocks("yaml") if "version: 1" not in block]
+    lines = [line for block in parts for line in (block.splitlines() if "\ndataset:" in block else [block])]
+    fields = [field for line in lines for field in yaml.safe_load(line).items()]
+    assert len(fields) > 5
+    for name, value in fields:
+        text = json.dumps(value).replace("\\u2026", "0" * 60)  # a digest that the README does not write out
+        Draft202012Validator(known[name]).validate(json.loads(text))
 
 
 def test_the_example_of_an_error_is_what_is_printed(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +89,7 @@ def test_the_table_of_exit_codes_is_the_codes() -> None:
 
 
 def test_the_table_of_metrics_is_the_codes() -> None:
-    rows = {row[0]: set(re.findall(r"`([a-z_]+)`", row[1])) for row in table("| type | metrics for `thresholds` |")}
+    rows = {row[0]: set(re.findall(r"`([a-z0-9_]+)`", row[1])) for row in table("| type | metrics for `thresholds` |")}
     for kind, names in metrics.NAMES.items():
         assert rows[kind.value] | rows["all"] == set(names)
 

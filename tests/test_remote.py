@@ -230,12 +230,14 @@ def test_the_datasets_of_the_specs_need_no_service(
 ) -> None:
     folder.good("import", classified)
     monkeypatch.delenv("TOGETHER_API_KEY")
-    found = folder.good("dataset", "list", "--format", "json").json
-    assert found == [{"path": f"data/{classified}.jsonl", "rows": 6, "addresses": [classified]}]
+    found = folder.good("dataset", "list", "--format", "json").json[0]
+    assert (found["path"], found["rows"], found["addresses"]) == (f"data/{classified}.jsonl", 6, [classified])
     assert f"data/{classified}.jsonl" in folder.good("dataset", "list").out
 
 
 # --- models ---
+
+TOGETHER = "https://api.together.ai"
 
 
 def spec(folder: Folder, model: str, **more: Any) -> None:
@@ -262,6 +264,13 @@ def test_the_shipped_list_is_well_formed() -> None:
     assert found.date and found.source
 
 
+@pytest.fixture
+def afar(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is Together's own, which validate and plan do not ask."""
+    monkeypatch.setenv("TOGETHER_BASE_URL", TOGETHER)
+
+
+@pytest.mark.usefixtures("afar")
 def test_an_unknown_model_is_a_warning_with_the_nearest(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOGETHER_API_KEY")  # validate and plan ask nobody
     spec(folder, "openai/gpt-oss-12b", model_source="serverless")
@@ -289,6 +298,12 @@ def test_a_known_model_and_an_endpoint_of_ones_own_are_fine(folder: Folder, mode
     assert warned(folder) == []
 
 
+def test_a_service_on_this_machine_has_models_of_its_own(folder: Folder) -> None:
+    spec(folder, "openai/gpt-oss-12b", model_source="serverless")
+    assert warned(folder) == []
+
+
+@pytest.mark.usefixtures("afar")
 def test_a_model_of_evalops_yaml_is_known(folder: Folder) -> None:
     spec(folder, "my/own", model_source="serverless")
     assert len(warned(folder)) == 1
@@ -296,25 +311,29 @@ def test_a_model_of_evalops_yaml_is_known(folder: Folder) -> None:
     assert warned(folder) == []
 
 
-def test_a_shortcut_is_looked_for_among_the_external_ones(folder: Folder, server: Served) -> None:
-    folder.settings(
-        credentials={"openai": {"env": "OPENAI_API_KEY", "origins": ["https://api.openai.com", server.url]}}
-    )
+@pytest.mark.usefixtures("afar")
+def test_a_shortcut_is_looked_for_among_the_external_ones(folder: Folder) -> None:
+    folder.settings(credentials={"openai": {"env": "OPENAI_API_KEY", "origins": ["https://api.openai.com", TOGETHER]}})
     spec(folder, "openai/gpt-4o-mimi", credential="openai")
     (warning,) = warned(folder)
     assert "external models" in warning["message"]
     assert warning["hint"] == "did you mean `openai/gpt-4o-mini`?"
 
 
+@pytest.mark.usefixtures("afar")
 def test_a_refreshed_list_takes_the_warning_away_and_leaves_the_plan_as_it_is(folder: Folder) -> None:
     spec(folder, SERVERLESS)
     assert len(warned(folder)) == 1
     before = folder.good("plan", "--format", "json").json
-    done = folder.good("models", "--refresh", "--format", "json")
-    assert {"id": SERVERLESS, "model_source": None, "shipped": False, "refreshed": True} in done.json["models"]
+    together_models.keep(TOGETHER, [SERVERLESS])
     assert warned(folder) == []
     after = folder.good("plan", "--format", "json").json
     assert (after["digest"], after["changes"]) == (before["digest"], before["changes"])
+
+
+def test_a_list_is_refreshed_from_the_service(folder: Folder) -> None:
+    done = folder.good("models", "--refresh", "--format", "json")
+    assert {"id": SERVERLESS, "model_source": None, "shipped": False, "refreshed": True} in done.json["models"]
     text = folder.good("models").out
     assert SERVERLESS in text and "was asked at" in text and "openai/gpt-oss-120b" in text
 
@@ -331,11 +350,11 @@ def test_the_list_needs_no_service(folder: Folder, monkeypatch: pytest.MonkeyPat
     ["", "[]", '{"at": 1, "models": []}', '{"at": "x", "models": []}', "[" * 5000, '{"at": "2026-01-01", "models": 3}'],
 )
 def test_a_spoilt_list_is_none(folder: Folder, content: str) -> None:
-    together_models.keep("https://api.together.ai", ["a/b"])
-    assert together_models.refreshed("https://api.together.ai") is not None
-    (path,) = together_models._path("https://api.together.ai").parent.iterdir()
+    together_models.keep(TOGETHER, ["a/b"])
+    assert together_models.refreshed(TOGETHER) is not None
+    (path,) = together_models._path(TOGETHER).parent.iterdir()
     path.write_text(content)
-    assert together_models.refreshed("https://api.together.ai") is None
+    assert together_models.refreshed(TOGETHER) is None
 
 
 def test_every_service_has_its_own_list(folder: Folder) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apply_project import duels, truths
+from apply_project import PACKAGE, duels, truths
 from evaluations import evaluation
 from model_server import Config, Server, serve
 
@@ -204,7 +207,8 @@ def test_equal_rows_are_rows_of_their_own(store: Store, server: Server) -> None:
 
 def test_compare_asks_twice_a_row(store: Store, server: Server) -> None:
     rows = duels(12)
-    carry_out(store, work_of(evaluation(type="compare"), rows, server.url))
+    what = evaluation(type="compare", judge={"system_template": "Which answers {{ question }} better?"})
+    carry_out(store, work_of(what, rows, server.url))
     found = [each.verdict for each in rows_of(store)]
     wins = [(int(row["first"][-1]), int(row["second"][-1])) for row in rows]
     assert [each.value for each in found] == ["A" if a > b else "B" if b > a else "Tie" for a, b in wins]
@@ -377,3 +381,176 @@ def test_a_bug_fails_its_job_alone_and_is_raised_in_the_end(store: Store, server
     assert watch.outcomes["job-2"] == Outcome(
         status=Status.FAILED, message="a bug of evalops stopped the job: LookupError"
     )
+
+
+# Repeats and juries
+
+
+HOT = {"temperature": 1}
+TWO = [{"model": "x", "system_template": "One?"}, {"model": "y", "system_template": "Two?"}]
+
+
+def asked(server: Server) -> Counter[str]:
+    """How often each judge was asked, by the first word of its template."""
+    return Counter(seen.json["messages"][0]["content"] for seen in server.seen)
+
+
+def test_a_repeat_is_a_call_of_its_own_and_sends_nothing_else(store: Store, server: Server) -> None:
+    rows = truths(10)
+    watch = carry_out(store, work_of(evaluation(repeats=3, judge=HOT), rows, server.url))
+    stats = server.stats()
+    assert (stats["requests"], stats["distinct"]) == (30, 10)
+    assert len({seen.body for seen in server.seen}) == 10
+    assert values(store) == [row["gold"] for row in rows]
+    assert all([vote.repeat for vote in each.verdict.votes] == [1, 2, 3] for each in rows_of(store))
+    assert watch.reports[-1] == ("job-1", 10, {"scored": 10, "calls": 30})
+
+
+def test_more_repeats_ask_only_for_those_that_are_new(store: Store, server: Server) -> None:
+    rows = truths(10)
+    for number, (repeats, requests) in enumerate(((1, 10), (3, 30), (2, 30), (5, 50))):
+        what = evaluation(repeats=repeats, judge=HOT)
+        carry_out(store, work_of(what, rows, server.url, job=f"job-{number}"))
+        assert server.stats()["requests"] == requests
+    assert [used.detail["usage"]["judge"][:2] for used in rows_of(store, "job-3")] == [[2, 3]] * 10
+
+
+def test_the_first_repeat_has_the_key_that_a_single_call_had(store: Store, server: Server) -> None:
+    carry_out(store, work_of(evaluation(), [{"response": "x truth=rude"}], server.url))
+    (seen,) = server.seen
+    key = sha256(f"{server.url}\nm\0/chat/completions\0".encode() + seen.body).digest()
+    assert store.reply(key) is not None
+    assert store.reply(sha256(f"{server.url}\nm\0/chat/completions\0".encode() + seen.body + b"\x002").digest()) is None
+
+
+def test_each_judge_of_a_jury_is_asked_at_its_own_endpoint(store: Store) -> None:
+    rows = truths(12)
+    what = evaluation(judges=TWO)
+    with serve() as one, serve(Config(refuse=("json_schema",))) as other:
+        work = work_of(what, rows, one.url)
+        second = replace(
+            work.targets[1], identity=f"{other.url}\nm", endpoints=(Endpoint(base_url=other.url, model="n"),)
+        )
+        work = replace(work, targets=(work.targets[0], second))
+        carry_out(store, work)
+        assert asked(one) == {"One?": 12}
+        assert set(asked(other)) == {"Two?"} and other.stats()["answers"]["ok"] == 12
+        assert {each.verdict.rung for each in rows_of(store)} == {"json_object+json_schema"}
+        before = other.stats()["requests"]
+        again = replace(work, job="job-2", evaluation=evaluation(judges=TWO, name="again"))
+        carry_out(store, again)
+        assert (one.stats()["requests"], other.stats()["requests"]) == (12, before)  # the rung is known, too
+
+
+def test_votes_that_are_in_are_not_asked_for_again(store: Store) -> None:
+    rows = truths(12)
+    what = evaluation(judges=[each | HOT for each in TWO], repeats=2)
+    with serve() as one, serve(Config(key="right")) as other:
+
+        def work(url: str) -> Work:
+            made = work_of(what, rows, one.url, workers=3)
+            target = replace(made.targets[1], identity="other", endpoints=(Endpoint(base_url=url, model="n"),))
+            return replace(made, targets=(made.targets[0], target))
+
+        watch = carry_out(store, work(other.url))
+        assert watch.outcomes["job-1"].status is Status.FAILED and rows_of(store) == []
+        paid = one.stats()["requests"]
+        assert paid > 0  # a row is kept once all its votes are in, a reply at once
+        other.config = Config()
+        watch = carry_out(store, work(other.url))
+        assert watch.outcomes["job-1"].status is Status.COMPLETED and values(store) == [row["gold"] for row in rows]
+        assert one.stats()["requests"] == other.stats()["answers"]["ok"] == 24
+        kept = sum(each.detail["usage"]["x"][1] for each in rows_of(store))
+        assert kept == paid
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+import test_run
+from evalops.engine.store import Store
+store = Store(Path(sys.argv[1]))
+test_run.carry_out(store, test_run.voted(sys.argv[2]))
+"""
+
+
+def voted(url: str) -> Work:
+    """A job of 20 rows with six votes each."""
+    return work_of(evaluation(judges=[each | HOT for each in TWO], repeats=3), truths(20), url, workers=4)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with serve(Config(latency_ms=20)) as server:
+        command = [sys.executable, "-c", KILLED, str(path), server.url, str(Path(__file__).parent), str(PACKAGE)]
+        process = subprocess.Popen(command)
+        while server.stats()["answers"].get("ok", 0) < 50:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        server.config = Config()
+        before = server.stats()["requests"]
+        store = Store(path)
+        done = len(rows_of(store))
+        watch = carry_out(store, voted(server.url))
+        assert watch.outcomes["job-1"].status is Status.COMPLETED and done < 20
+        assert [len(each.verdict.votes) for each in rows_of(store)] == [6] * 20
+        store.close()
+        # Lost are the calls that were in flight, and what one window holds: at most that is asked again.
+        assert before >= 50 and server.stats()["requests"] <= 120 + 8 * 6
+        assert server.stats()["requests"] - before <= 120 - 50 + 8 * 6
+
+
+# What no model is shown
+
+
+HIDDEN = ("id", "gold", "category", "difficulty", "note", "cluster")
+
+
+def secretive(count: int, word: str) -> list[dict[str, Any]]:
+    """Rows with columns that no template names, each cell with `word` in it."""
+    kept = {column: f"{word}-{column}" for column in HIDDEN}
+    return [
+        {"q": f"question {n}", "response": f"reply {n}", "first": f"one {n}", "second": f"two {n}",
+         **{column: f"{text}-{n}" for column, text in kept.items()}}
+        for n in range(count)
+    ]  # fmt: skip
+
+
+GRADING = {
+    "gold": "gold", "group_by": ["category", "difficulty"], "cluster": "cluster",
+    "dataset": {"path": "rows.jsonl", "id": "id"},
+}  # fmt: skip
+WRITER = {"model": "w", "input_template": "{{ q }}"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"judge": {"system_template": "{{ q }}\n{{ response }}"}},
+        {"type": "score", "judge": {"criteria": ["tone", {"name": "facts", "description": "No false statement"}]}},
+        {"type": "compare"},
+        {"type": "compare", "model_b": WRITER},
+        {"model_to_evaluate": WRITER, "judges": [each | HOT for each in TWO], "repeats": 2},
+        {"judge": {"system_template": "{{ q }}", "verdict": "likelihood"}, "model_to_evaluate": None},
+    ],
+)
+@pytest.mark.parametrize("fault", [{}, {"faults": {"unusable": 1.0}}, {"refuse": ("json_schema", "json_object")}])
+def test_a_column_that_no_template_names_reaches_no_model(
+    store: Store, fields: dict[str, Any], fault: dict[str, Any]
+) -> None:
+    requests = []
+    for number, word in enumerate(("canary", "parrot")):
+        with serve(Config(keep=10_000, labels=("polite", "rude"), **fault)) as server:
+            work = work_of(evaluation(**GRADING, **fields), secretive(5, word), server.url, job=f"job-{number}")
+            work = replace(work, targets=tuple(replace(each, identity=word) for each in work.targets))
+            carry_out(store, work)
+            sent = [seen.head.encode() + seen.body for seen in server.seen]
+        assert sent and not any(word.encode() in each for each in sent)
+        # How many rows knock at a rung before it is known to be refused is a matter of time.
+        asked = [seen.body for seen in server.seen if not fault.get("refuse") or b"response_format" not in seen.body]
+        requests.append(Counter(asked))
+    assert requests[0] == requests[1]  # nor does it change what a model is asked

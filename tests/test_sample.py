@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evalops import cli, lock, metrics, verdicts
+from evalops import cli, labels, lock, verdicts
 from evalops.errors import Exit
 from evalops.project import Project
 
@@ -79,7 +79,7 @@ def test_the_judge_can_tell_sentiment_and_not_tone() -> None:
     assert metric("review-sentiment", "kappa")["low"] > 0.3
     tone = ENTRIES["support-tone"].summary
     assert tone is not None
-    assert metrics.CHANCE in tone["warnings"]
+    assert labels.CHANCE in tone["warnings"]
     assert metric("support-tone-people", "kappa")["low"] > 0.6
 
 

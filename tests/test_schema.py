@@ -168,7 +168,7 @@ MESSAGES = [
     ({"version": None}, "`version` has no value, it must be `1`", None),
     ({"version": True}, "`version` must be `1`, not `true`", None),
     ({"version": "-"}, "`version` is missing", "add `version: 1`"),
-    ({"type": "Classify"}, "`type` must be one of `classify`, `score`, `compare`, not `Classify`",
+    ({"type": "Classify"}, "`type` must be one of `classify`, `score`, `compare`, `custom`, not `Classify`",
      "did you mean `classify`?"),
     ({"labels": ["a", 1.5]}, "entry 2 of `labels` must be text, not `1.5`", "quote it"),
     ({"labels": ["a", False]}, "entry 2 of `labels` must be text, not `false`", "quote it"),

@@ -8,10 +8,10 @@ import pytest
 from conftest import SPEC
 from evaluations import evaluation
 
-from evalops import document, metrics, semantics, spec
+from evalops import document, semantics, spec
 from evalops.errors import Mark
 from evalops.settings import Settings
-from evalops.spec import Evaluation, Type
+from evalops.spec import Evaluation
 
 
 def found(**fields: Any) -> list[str]:
@@ -33,7 +33,7 @@ def test_a_good_evaluation_of_each_type() -> None:
     assert found() == found(type="score") == found(type="compare") == []
 
 
-# --- labels, ranges, thresholds ---
+# --- labels, ranges ---
 
 
 @pytest.mark.parametrize(
@@ -75,53 +75,6 @@ def test_pass_labels() -> None:
 )
 def test_ranges(low: float, high: float, threshold: float | None, wrong: int) -> None:
     assert codes(type="score", min_score=low, max_score=high, pass_threshold=threshold) == ["spec/range"] * wrong
-
-
-def bounds(type_: str, metric: str, **bound: float) -> list[str]:
-    more = {"gold": "gold", **({"pass_labels": ["polite"]} if type_ == "classify" else {})}
-    more |= {"pass_threshold": 3} if type_ == "score" else {}
-    return found(type=type_, thresholds={metric: bound}, **more)
-
-
-@pytest.mark.parametrize("type_", list(Type))
-def test_every_metric_of_a_type_can_have_a_threshold(type_: Type) -> None:
-    for name in metrics.NAMES[type_]:
-        assert bounds(type_.value, name, min=1 if name == "mean_score" else 0) == []
-    for name in {each for names in metrics.NAMES.values() for each in names} - set(metrics.NAMES[type_]):
-        assert bounds(type_.value, name, min=0) == [f"error: `{name}` is no metric of type `{type_.value}`"]
-
-
-@pytest.mark.parametrize(
-    ("type_", "metric", "bound", "wrong"),
-    [
-        ("classify", "pass_percentage", {"min": 0, "max": 100}, 0),
-        ("classify", "pass_percentage", {"min": 100.1}, 1),
-        ("classify", "invalid_rate", {"max": 5}, 1),
-        ("classify", "invalid_rate", {"max": 1}, 0),
-        ("classify", "kappa", {"min": -1}, 0),
-        ("classify", "kappa", {"min": -1.5, "max": 60}, 2),
-        ("score", "mean_score", {"min": 1, "max": 5}, 0),
-        ("score", "mean_score", {"min": 0.5, "max": 5.5}, 2),
-        ("score", "std_score", {"max": 4}, 0),
-        ("score", "mae", {"max": 4.5}, 1),
-        ("compare", "win_rate", {"min": 50}, 1),
-        ("classify", "error_rate", {"min": 0.2, "max": 0.1}, 1),
-    ],
-)
-def test_a_bound_that_nothing_can_break_or_keep(type_: str, metric: str, bound: dict[str, float], wrong: int) -> None:
-    said = bounds(type_, metric, **bound)
-    assert len(said) == wrong
-    assert all(metric in each for each in said)
-
-
-def test_a_range_that_is_upside_down_is_said_once() -> None:
-    assert codes(type="score", min_score=5, max_score=1, thresholds={"mean_score": {"min": 3}}) == ["spec/range"]
-
-
-def test_what_a_metric_needs() -> None:
-    assert codes(thresholds={"kappa": {"min": 0}}) == ["spec/needs-gold"]
-    assert codes(thresholds={"pass_percentage": {"min": 0}}) == ["spec/needs-pass"]
-    assert codes(type="score", thresholds={"pass_percentage": {"min": 0}}) == ["spec/needs-pass"]
 
 
 # --- judges and templates ---

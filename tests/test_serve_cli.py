@@ -180,6 +180,7 @@ def test_classify_from_a_local_path_to_its_results(tg: Tg, server: Served, model
     assert "label: polite (count: 2)" in listed
 
 
+@pytest.mark.slow
 def test_score_of_a_models_answers_by_the_id_of_a_file(tg: Tg, server: Served, models: Server, tmp_path: Path) -> None:
     rows = [{"question": f"Question {truth}, truth={truth}", "answer": "An answer"} for truth in (1, 3, 5)]
     with Together(api_key=KEY, base_url=server.url) as client:
@@ -204,6 +205,7 @@ def test_score_of_a_models_answers_by_the_id_of_a_file(tg: Tg, server: Served, m
     assert all(row["MODEL_TO_EVALUATE_OUTPUT"] for row in found)
 
 
+@pytest.mark.slow
 def test_compare_with_an_external_judge(tg: Tg, server: Served, models: Server, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "duels.jsonl", DUELS)
     fields = ["--model-a-field", "one", "--model-b-field", "two"]

@@ -495,7 +495,7 @@ def test_keys(tmp_path: Path) -> None:
             b"Authorization: sk-right\r\n",
             b"Authorization: Bearer \xff\xfe\r\n",
             b"Authorization: Bearer " + b"a" * 60_000 + b"\r\n",
-            b"X-API-Key: sk-right\r\n",
+            b"X-API-Key: sk-wrong\r\n",
         ):
             for line in ("GET /v1/evaluation", "GET /nowhere", "POST /v1/files", "GET /v1/../v1/files"):
                 answer = exchange(server, request(line, field))

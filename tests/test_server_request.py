@@ -186,6 +186,7 @@ def test_a_body_is_an_object(value: Any) -> None:
         ({}, "type"),
         ({"type": "rank", "parameters": {}}, "type"),
         ({"type": ["classify"], "parameters": {}}, "type"),
+        ({**body("score"), "type": "custom"}, "type"),  # ours, and unknown to the service
         ({"type": "classify"}, "parameters"),
         ({"type": "classify", "parameters": []}, "parameters"),
     ],

@@ -1,10 +1,14 @@
-"""Intervals and tests, held equal to scipy.stats and scikit-learn."""
+"""Intervals and tests of one sample, held equal to scipy.stats and scikit-learn, or to what defines them."""
 
 from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
+from collections import Counter
 
+import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import assume, given
@@ -77,10 +81,13 @@ def test_kappa_is_scikit_learns(matrix: list[list[int]]) -> None:
         ([[0, 4, 1], [0, 8, 0], [0, 1, 5]], 0.4842, 0.2137, 0.7547),
     ],
 )
-def test_the_interval_of_kappa_is_as_published(matrix: list[list[int]], value: float, low: float, high: float) -> None:
-    found = stats.kappa(matrix)
+def test_the_standard_error_of_kappa_is_as_published(
+    matrix: list[list[int]], value: float, low: float, high: float
+) -> None:
+    found = stats.kappa_error(matrix)
     assert found is not None
-    assert (found.value, *found.interval) == pytest.approx((value, low, high), abs=5e-5)
+    kappa, error = found
+    assert (kappa, kappa - 1.959964 * error, kappa + 1.959964 * error) == pytest.approx((value, low, high), abs=5e-5)
 
 
 def test_the_interval_of_kappa_is_that_of_a_bootstrap() -> None:
@@ -105,6 +112,8 @@ def test_perfect_agreement_and_none() -> None:
     assert perfect is not None and (perfect.value, perfect.interval.high) == (1.0, 1.0)
     assert opposite is not None and (opposite.value, opposite.interval.low) == (-1.0, -1.0)
     assert stats.kappa([[7]]) is None
+    assert perfect.interval.low < 0.9 and opposite.interval.high > -0.9  # ten rows prove little
+    assert perfect.interval.low < 0.9 and opposite.interval.high > -0.9  # ten rows prove little
 
 
 @given(st.integers(4, 500), st.floats(-0.999, 0.999))
@@ -122,3 +131,221 @@ def test_the_interval_of_a_correlation_is_scipys() -> None:
     assert found is not None
     assert tuple(found) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-12)
     assert stats.fisher(0.5, 3) is None and stats.fisher(1.0, 40) is None
+
+
+# --- the median ---
+
+numbers = st.integers(-20, 20).map(float)
+
+
+@given(st.lists(numbers, min_size=1, max_size=60))
+def test_the_median_is_numpys(values: list[float]) -> None:
+    found = stats.median(Counter(values))
+    assert found.value == np.median(values)
+    assert found.n == len(values)
+    if len(values) < 6:
+        assert found.low is None and found.reason
+    else:
+        assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("n", [6, 7, 20, 100, 1001])
+def test_the_interval_of_the_median_is_the_narrowest_pair_of_ranks_that_covers(n: int) -> None:
+    found = stats.median({float(rank): 1 for rank in range(1, n + 1)})
+    assert found.low is not None and found.high is not None
+    rank = int(found.low)
+    assert found.high == n + 1 - rank
+    coin = scipy.stats.binom(n, 0.5)
+    assert coin.cdf(rank - 1) <= 0.025 < coin.cdf(rank)
+
+
+def test_the_median_of_nothing_of_one_value_and_of_a_million() -> None:
+    assert stats.median({}).reason == "no values"
+    assert (stats.median({3.0: 1}).value, stats.median({3.0: 1}).low) == (3.0, None)
+    same = stats.median({4.0: 1_000_000})
+    assert (same.value, same.low, same.high, same.n) == (4.0, 4.0, 4.0, 1_000_000)
+    assert stats.median({1.0: 1, 1e308: 1, 1.7e308: 2}).value == pytest.approx(1.35e308)
+
+
+# --- clusters ---
+
+tables = st.lists(st.lists(numbers, min_size=1, max_size=5), min_size=2, max_size=12)
+
+
+def clusters(table: list[list[float]]) -> list[stats.Cluster]:
+    return [stats.Cluster(len(values), sum(values)) for values in table]
+
+
+@given(tables)
+def test_rows_in_clusters_of_one_have_students_interval(table: list[list[float]]) -> None:
+    values = [value for cluster in table for value in cluster]
+    found = stats.clustered(clusters([[value] for value in values]))
+    expected = stats.student(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+    assert found is not None and tuple(found) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+@given(tables)
+def test_the_variance_in_clusters_is_the_sum_over_all_pairs_of_rows_within_them(table: list[list[float]]) -> None:
+    values = [value for cluster in table for value in cluster]
+    mean, n, count = float(np.mean(values)), len(values), len(table)
+    pairs = sum((a - mean) * (b - mean) for cluster in table for a in cluster for b in cluster)
+    half = scipy.stats.t.ppf(0.975, count - 1) * math.sqrt(max(0.0, pairs) / n**2 * count / (count - 1))
+    found = stats.clustered(clusters(table))
+    assert found is not None and tuple(found) == pytest.approx((mean - half, mean + half), abs=1e-6)
+
+
+def test_rows_that_repeat_each_other_are_no_more_rows() -> None:
+    rates = [0, 1, 1, 0, 1, 1, 1, 0, 1, 1] * 3
+    once = stats.clustered_rate([stats.Cluster(1, rate) for rate in rates])
+    often = stats.clustered_rate([stats.Cluster(8, 8 * rate) for rate in rates])
+    assert once is not None and often is not None
+    assert tuple(once) == pytest.approx(tuple(often), abs=0.01)
+    plain = stats.wilson(8 * sum(rates), 8 * len(rates))
+    assert often.high - often.low > 2 * (plain.high - plain.low)
+
+
+@given(st.lists(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), min_size=2, max_size=40))
+def test_a_rate_in_clusters_stays_a_rate_and_is_never_sure(counts: list[tuple[int, int]]) -> None:
+    found = stats.clustered_rate([stats.Cluster(*each) for each in counts])
+    rate = sum(passed for _, passed in counts) / sum(n for n, _ in counts)
+    assert found is not None and 0 <= found.low <= rate + 1e-12 and rate - 1e-12 <= found.high <= 1
+    assert found.high > found.low
+
+
+def test_fewer_than_two_clusters_have_no_interval() -> None:
+    for few in ([], [stats.Cluster(9, 4)], [stats.Cluster(9, 4), stats.Cluster(0, 0)]):
+        assert stats.clustered(few) is None and stats.clustered_rate(few) is None
+    assert stats.clustered([stats.Cluster(3, 6), stats.Cluster(5, 10)]) == (2.0, 2.0)
+
+
+# --- Holm ---
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
+    adjusted = stats.holm(p_values)
+    for alpha in (0.01, 0.05, 0.2):
+        expected, order = set(), sorted(range(len(p_values)), key=lambda place: p_values[place])
+        for rank, place in enumerate(order):
+            if (len(p_values) - rank) * p_values[place] > alpha:
+                break
+            expected.add(place)
+        assert {place for place, p in enumerate(adjusted) if p <= alpha} == expected
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([]) == [] and stats.holm([0.4]) == [0.4]
+
+
+# --- Spearman ---
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=3, max_size=50))
+def test_spearman_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    x, y = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    found = stats.spearman(x, y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert found.value is None and found.reason == "all values on one side are the same"
+        return
+    assert found.value == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
+    if found.low is not None and found.high is not None:
+        assert -1 <= found.low <= found.value <= found.high <= 1
+    else:
+        assert found.reason
+
+
+def test_a_rank_correlation_of_too_few_rows_or_a_perfect_one() -> None:
+    assert stats.spearman([], []).value is None and stats.spearman([1, 2], [1, 2]).value is None
+    perfect = stats.spearman(list(range(9)), [10**n for n in range(9)])
+    assert (perfect.value, perfect.low) == (1.0, None) and perfect.reason
+    big = np.arange(1_000_000.0)
+    assert stats.spearman(big, -big).value == -1.0
+
+
+# --- the corrected rate ---
+
+
+def test_the_corrected_rate_is_rogan_and_gladens() -> None:
+    found = stats.corrected_rate(60, 100, stats.Calibration(45, 5, 40, 10))
+    assert found.value == pytest.approx((0.6 + 0.8 - 1) / (0.9 + 0.8 - 1))
+    assert found.low is not None and found.high is not None and found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(("passed", "n", "table"), [(23, 150, (96, 4, 89, 11)), (300, 500, (17, 3, 40, 10))])
+def test_the_interval_of_the_corrected_rate_is_lang_and_reiczigels(
+    passed: int, n: int, table: tuple[int, int, int, int]
+) -> None:
+    # Their steps in their order: adjusted rates, the adjusted prevalence, its standard error, the shift.
+    z, (hits, misses, spared, alarms) = 1.959963985, table
+    n1, m1, m0 = n + z**2, hits + misses + 2, spared + alarms + 2
+    p, se, sp = (passed + z**2 / 2) / n1, (hits + 1) / m1, (spared + 1) / m0
+    youden = se + sp - 1
+    prevalence = (p + sp - 1) / youden
+    spread = p * (1 - p) / n1 + prevalence**2 * se * (1 - se) / m1 + (1 - prevalence) ** 2 * sp * (1 - sp) / m0
+    shift = 2 * z**2 * (prevalence * se * (1 - se) / m1 - (1 - prevalence) * sp * (1 - sp) / m0)
+    expected = [prevalence + shift + side * z * math.sqrt(spread) / youden for side in (-1, 1)]
+    found = stats.corrected_rate(passed, n, stats.Calibration(*table))
+    assert (found.low, found.high) == pytest.approx([min(1, max(0, each)) for each in expected], abs=1e-9)
+
+
+@given(
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.tuples(*[st.integers(0, 60)] * 4),
+)
+def test_the_corrected_rate_is_a_rate_or_has_a_reason(
+    counts: tuple[int, int], table: tuple[int, int, int, int]
+) -> None:
+    gold = stats.Calibration(*table)
+    found = stats.corrected_rate(*counts, gold)
+    if found.value is None:
+        passes, fails = gold.true_pass + gold.false_fail, gold.true_fail + gold.false_pass
+        assert found.reason and (
+            not passes
+            or not fails
+            or gold.true_pass / passes + gold.true_fail / fails <= 1
+            or (gold.true_pass + 1) / (passes + 2) + (gold.true_fail + 1) / (fails + 2) <= 1
+        )
+    else:
+        assert found.low is not None and found.high is not None
+        assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_judge_of_great_and_proven_skill_needs_no_correction() -> None:
+    found = stats.corrected_rate(300, 400, stats.Calibration(10**7, 0, 10**7, 0))
+    plain = stats.wilson(300, 400)
+    assert (found.value, found.low, found.high) == pytest.approx((0.75, *plain), abs=2e-3)
+
+
+def test_a_smaller_calibration_gives_a_wider_interval() -> None:
+    widths = []
+    for size in (10, 100, 1000):
+        found = stats.corrected_rate(300, 500, stats.Calibration(9 * size, size, 8 * size, 2 * size))
+        assert found.low is not None and found.high is not None
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True) and widths[0] > 1.2 * widths[2]
+
+
+@pytest.mark.parametrize(
+    ("passed", "n", "table", "reason"),
+    [
+        (5, 10, (30, 30, 30, 30), "sensitivity + specificity <= 1"),
+        (5, 10, (10, 50, 10, 50), "sensitivity + specificity <= 1"),
+        (5, 10, (0, 0, 10, 2), "gold rows that pass and gold rows that fail"),
+        (5, 10, (10, 2, 0, 0), "gold rows that pass and gold rows that fail"),
+        (0, 0, (10, 2, 10, 2), "no row has a verdict"),
+    ],
+)
+def test_a_rate_is_not_corrected_by_a_judge_that_guesses(
+    passed: int, n: int, table: tuple[int, int, int, int], reason: str
+) -> None:
+    found = stats.corrected_rate(passed, n, stats.Calibration(*table))
+    assert found.value is None and reason in str(found.reason)
+
+
+def test_importing_statistics_waits_for_nothing() -> None:
+    code = "import sys, evalops.stats, evalops.contrast, evalops.resample, evalops.agreement, evalops.strength, evalops.paired\n"
+    code += "assert evalops.contrast.detectable_rate(100)\n"
+    code += "print({'numpy', 'scipy', 'choix'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from evalops.engine.reply import Reply
 from evalops.engine.store import BATCH, VERSION, JobRecord, Store
 from evalops.errors import EvalopsError
-from evalops.result import Verdict, VerdictStatus
+from evalops.result import Verdict, VerdictStatus, Vote
 
 JOB = JobRecord("job-1", "f" * 64, 1, "pending", None, 10, "2026-01-01T00:00:00Z", None)
 
@@ -107,6 +107,9 @@ texts = st.text(st.characters(exclude_categories=()), max_size=30)  # half surro
 storable = st.text(st.characters(codec="utf-8"), max_size=30)
 values = st.none() | storable | st.floats(allow_nan=False) | st.sampled_from([1.0, -0.0, 1e308])
 orders = st.none() | st.tuples(st.sampled_from(["A", "B", "Tie", None]), st.sampled_from(["A", "B", "Tie", None]))
+votes = st.builds(
+    Vote, st.integers(0, 15), st.integers(1, 100), st.sampled_from(VerdictStatus), values, st.none() | storable
+)
 verdicts = st.builds(
     Verdict,
     storable,
@@ -117,6 +120,8 @@ verdicts = st.builds(
     orders,
     st.none() | storable,
     st.lists(st.integers(0, 10**9), max_size=2).map(tuple),
+    st.lists(votes, max_size=4).map(tuple),
+    st.none() | st.dictionaries(storable, st.floats(allow_nan=False), min_size=1, max_size=3),
 )
 
 

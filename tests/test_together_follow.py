@@ -117,6 +117,13 @@ def test_of_many_jobs_each_has_its_turn() -> None:
     assert set(first) == set("abcdefg")
 
 
+def test_of_many_jobs_that_have_ended_none_is_waited_for_long() -> None:
+    """A look that brings something is followed by another one soon, however long it has taken so far."""
+    scene = Scene(ends(1000), *(f"j{number}" for number in range(100)), at_once=5)
+    assert len([event for event in scene.events() if isinstance(event, Finished)]) == 100
+    assert scene.seconds < 1000 + LONGEST_WAIT + 20 * 2 * FIRST_WAIT
+
+
 def test_stop_leaves_the_rest_as_running() -> None:
     scene = Scene(ends(1000), "a", "b")
     events = []

@@ -58,16 +58,17 @@ _none = list[str]  # `Behaviour` has a field `list`
 class Behaviour:
     """How the service acts from now on. The words of `create`, `list`, `upload` and `read` are used up in turn.
 
-    A new job is missing from `lag_polls` lists and for `lag` seconds of the service's clock. `cut` shows one job of
-    so many, `order` is `newest`, `oldest` or `any`. `forged` puts a job with our marker and another template
-    beside each; `gone` are jobs that it no longer knows.
+    A new job is missing from `lag_polls` lists, but for `most_lag` seconds at the most, and for `lag` seconds of the
+    service's clock. `cut` shows one job of so many, `order` is `newest`, `oldest` or `any`. `forged` puts a job with our
+    marker and another template beside each; `gone` are jobs that it no longer knows.
     """
 
     create: list[str] = field(default_factory=_none)
-    list: list[str] = field(default_factory=_none)  # a status, `drop`, `html`
+    list: list[str] = field(default_factory=_none)  # a status, `drop`, `html`, `slow`: once `go_on` is called
     upload: list[str] = field(default_factory=_none)  # a status, `drop`, `drop+` once the file is known, `no-id`
     read: list[str] = field(default_factory=_none)  # of one job or a file
     lag_polls: int = 0
+    most_lag: float = 600.0
     lag: float = 0.0
     cut: int = 1
     order: str = "newest"
@@ -180,7 +181,7 @@ class TogetherService:
         shown = []
         for job in self.jobs:
             job["_seen"] += 1
-            is_old = self.now - job["_at"] >= 600
+            is_old = self.now - job["_at"] >= behaviour.most_lag
             if is_old or (job["_seen"] > behaviour.lag_polls and self.now - job["_at"] >= behaviour.lag):
                 shown.append(job)
         shown = [job for job in shown if job["workflow_id"] not in behaviour.gone]
@@ -384,6 +385,8 @@ class _Connection(socketserver.BaseRequestHandler):
             return
         with self.service._lock:
             found = self.service.listed(limit)
+        if word == "slow":
+            self.service.may_go.wait(30)
         self._say(200, found)
 
     def _read(self, id_: str) -> None:
@@ -425,7 +428,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def _fails(self, word: str) -> bool:
         """Plays a word for a free request; whether there was one."""
-        if word == "ok":
+        if word in ("ok", "slow"):
             return False
         if word == "html":
             self.request.sendall(self._text(200, b"<html>"))

@@ -23,8 +23,26 @@ if TYPE_CHECKING:
 @click.argument("ids", nargs=-1, metavar="[JOB_ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every job that the service lists and this project lacks.")
 @click.option("--to", default="", metavar="DIR", help="The folder for the specs; default: the project folder.")
+@click.option(
+    "--provider",
+    type=click.Choice(["together", "patronus"]),
+    default="together",
+    show_default=True,
+    help="Who has them.",
+)
+@click.option("--dataset", metavar="PATH", help="Patronus: the rows of the experiment, which it does not give back.")
+@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Patronus: as `patronus.columns`.")
 @project_option
-def command(ids: tuple[str, ...], *, everything: bool, to: str, folder: Path | None) -> int:
+def command(
+    ids: tuple[str, ...],
+    *,
+    everything: bool,
+    to: str,
+    provider: str,
+    dataset: str | None,
+    columns: tuple[str, ...],
+    folder: Path | None,
+) -> int:
     """Write specs for jobs that were made elsewhere, by the SDK or in the browser, with their rows and results.
 
     Each job becomes a spec, its dataset in `data/` beside it, and a lock entry with its result, so that plan has
@@ -34,7 +52,12 @@ def command(ids: tuple[str, ...], *, everything: bool, to: str, folder: Path | N
     \b
     evalops import eval-de4c-1751308922
     evalops import --all --to imported
+    evalops import --provider patronus 108 --dataset data/chat.jsonl --column task_output=answer
     """
+    if provider == "patronus":
+        return _experiments(ids, to, dataset, columns, folder)
+    if dataset is not None or columns:
+        raise click.UsageError("--dataset and --column go with --provider patronus.")
     if bool(ids) == everything:
         raise click.UsageError("name jobs, or give --all.")
     from evalops import planning, remote
@@ -42,13 +65,41 @@ def command(ids: tuple[str, ...], *, everything: bool, to: str, folder: Path | N
     from evalops.once import Once
 
     project = open_project(folder)
-    with project.apply_lock(), remote.opened(project) as (provider, inventory):
+    with project.apply_lock(), remote.opened(project) as (service, inventory):
         journal = Journal.open(project.state / planning.JOURNAL)
         try:
-            once = Once(journal=journal, providers={provider.name: provider}, claimed=set())
-            return _import(project, provider, inventory, once, ids, to)
+            once = Once(journal=journal, providers={service.name: service}, claimed=set())
+            return _import(project, service, inventory, once, ids, to)
         finally:
             journal.close()
+
+
+def _experiments(
+    ids: tuple[str, ...], to: str, dataset: str | None, columns: tuple[str, ...], folder: Path | None
+) -> int:
+    """Experiments at Patronus, over rows that are here."""
+    mapped = dict(each.split("=", 1) for each in columns if "=" in each)
+    if not ids or dataset is None or len(mapped) != len(columns) or not mapped:
+        raise click.UsageError("--provider patronus needs EXPERIMENT, --dataset PATH and --column FIELD=COLUMN.")
+    from contextlib import closing
+
+    from evalops import experiments, planning
+    from evalops.journal import Journal
+    from evalops.once import Once
+    from evalops.providers import open_provider
+
+    project = open_project(folder)
+    with (
+        project.apply_lock(),
+        closing(open_provider("patronus", project)) as service,
+        Journal.open(project.state / planning.JOURNAL) as journal,
+    ):
+        once = Once(journal=journal, providers={service.name: service}, claimed=set())
+        for id_ in dict.fromkeys(ids):
+            taken = experiments.take(project, service, once, id_, dataset=dataset, columns=mapped, to=to)
+            answer(f"{line(taken.spec)}: {taken.found:,} of {taken.rows:,} rows have results")
+    say("Where these specs stand:\n  evalops plan")
+    return 0
 
 
 def _import(

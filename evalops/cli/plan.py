@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from evalops.cli.output import answer, complain, open_project, project_option, s
 @click.command("plan")
 @selection
 @click.option("-v", "--verbose", is_flag=True, help="Show how templates changed, and what is in step.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print the plan.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", help="How to print the plan."
+)
 @click.option("--refresh", is_flag=True, help="Ask the providers which jobs they have.")
 @click.option("--rerun", multiple=True, metavar="ADDRESS", help="Plan to run this one again.")
 @click.option("--retry-failed", is_flag=True, help="Plan to try failed jobs again.")
@@ -37,12 +38,16 @@ def command(**options: Any) -> int:
     evalops plan 'tone*' -x tag:slow -v
     evalops plan --changed-since origin/main
     evalops plan --out plan.json && evalops apply plan.json
+    evalops plan --format markdown        for a pull request, at most 60,000 bytes
     """
+    from evalops import api
     from evalops.errors import Exit
     from evalops.views import text
 
     project = open_project(options["folder"])
-    value = _value(project, options)
+    asked = {name: options[name] for name in ("exclude", "changed_since", "refresh", "rerun", "retry_failed")}
+    planned = api.Project(project.root).plan(*options["selectors"], **asked)
+    value = planned.value
     if options["out"]:
         options["out"].write_text(_dump(value), encoding="utf-8")
         say(f"Saved to {options['out']}. To carry it out:\n  evalops apply {options['out']}")
@@ -50,41 +55,14 @@ def command(**options: Any) -> int:
         answer(_dump(value))
     else:
         _warn(value, project)
-        answer(text.plan(value, verbose=options["verbose"]))
-    pending = any(change["action"] != "noop" for change in value["changes"])
-    return Exit.CHANGES if pending and options["detailed_exitcode"] else Exit.OK
+        answer((_markdown if options["form"] == "markdown" else text.plan)(value, verbose=options["verbose"]))
+    return Exit.CHANGES if planned.has_changes and options["detailed_exitcode"] else Exit.OK
 
 
-def _value(project: Any, options: dict[str, Any]) -> Any:
-    """The plan's machine form, from the cache where it was made before from the same bytes."""
-    from evalops import plancache
+def _markdown(value: Any, *, verbose: bool) -> str:
+    from evalops.views import comment  # which needs more than a plan in a terminal does
 
-    asked = [repr(options[name]) for name in ("selectors", "exclude", "rerun", "retry_failed")]
-    # What git says is not among the bytes that the cache goes by.
-    key = None if options["refresh"] or options["changed_since"] else plancache.key(project, asked)
-    value = plancache.load(project, key) if key else None
-    if value is None:
-        began = time.time()
-        value, files = _make(project, options)
-        if key and files is not None:
-            plancache.save(project, key, files, value, began=began)
-    return value
-
-
-def _make(project: Any, options: dict[str, Any]) -> tuple[Any, tuple[str, ...] | None]:
-    from evalops import planning
-    from evalops.plan import Options
-    from evalops.planning import Selection
-    from evalops.views import json_
-
-    providers = planning.open_providers(project) if options["refresh"] else None
-    planned = planning.make(
-        project,
-        Selection(include=options["selectors"], exclude=options["exclude"], changed_since=options["changed_since"]),
-        options=Options(rerun=frozenset(options["rerun"]), retry_failed=options["retry_failed"]),
-        providers=providers,
-    )
-    return json_.plan(planned.plan, planned.warnings, project.kept_text), planned.files
+    return comment.plan(value, verbose=verbose)
 
 
 def _dump(value: Any) -> str:

@@ -15,7 +15,6 @@ from evalops.errors import Diagnostic, EvalopsError
 if TYPE_CHECKING:
     from evalops.lock import Entry
     from evalops.project import Project
-    from evalops.rows import Judged
 
 BLOCK = 1 << 20  # bytes
 
@@ -38,19 +37,18 @@ def command(address: str, form: str, limit: int | None, **options: Any) -> None:
     evalops rows support-tone --format csv > rows.csv
     evalops rows support-tone --raw > result.jsonl
     """
-    from evalops import rows
-    from evalops.cli.show import entry_of
-    from evalops.views import csv_, json_, tables
+    from evalops import api
+    from evalops.views import csv_, tables
 
     project = open_project(options["folder"])
-    entry = entry_of(project, address)
     if options["raw"]:
+        entry = project.entry(address)
         if form != "jsonl" or limit or any(options[name] for name in ("status", "verdict", "failed")):
             raise click.UsageError("--raw prints the file as it is: nothing else goes with it.")
         _raw(project, entry)
         return
-    chosen = itertools.islice((each for each in rows.of(project, entry) if _is_wanted(each, options)), limit)
-    values = (json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "") for each in chosen)
+    chosen = {name: options[name] for name in ("status", "verdict", "failed")}
+    values = itertools.islice(api.Project(project.root).rows(address, **chosen), limit)
     if form == "table":
         answer(tables.rows(list(values)))
         return
@@ -81,13 +79,3 @@ def _raw(project: Project, entry: Entry) -> None:
         while block := stream.read(BLOCK):
             sys.stdout.buffer.write(block)
     sys.stdout.flush()
-
-
-def _is_wanted(row: Judged, options: dict[str, Any]) -> bool:
-    from evalops.rows import matches
-
-    return (
-        (row.failed or not options["failed"])
-        and options["status"] in (None, row.verdict.status.value)
-        and (options["verdict"] is None or matches(row.verdict.value, options["verdict"]))
-    )

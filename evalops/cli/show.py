@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalops.cli.output import answer, open_project, project_option
-from evalops.errors import Diagnostic, EvalopsError
+from evalops.errors import EvalopsError
 
 if TYPE_CHECKING:
     from evalops.lock import Entry
@@ -43,7 +43,7 @@ def command(address: str, form: str, folder: Path | None) -> None:
         value = remote.job(project, address)
         answer(json_.dump(value) if form == "json" else job.show(value))
         return
-    entry = entry_of(project, address)
+    entry = project.entry(address)
     if form == "json":
         answer(json_.dump(json_.entry(entry)))
         return
@@ -58,25 +58,6 @@ def _is_job(project: Project, name: str) -> bool:
     if any(entry.address == name for entry in entries):
         return False
     return name.startswith(PREFIX) or any(entry.job == name and entry.provider == SERVICE for entry in entries)
-
-
-def entry_of(project: Project, address: str) -> Entry:
-    """The lock entry at an address. Raises EvalopsError where no lockfile has it."""
-    from evalops import schema
-
-    locks, problems = project.locks()
-    entries = {entry.address: entry for lock in locks.values() for entry in lock.entries.values()}
-    if address in entries:
-        return entries[address]
-    if problems:
-        raise EvalopsError(*problems)
-    raise EvalopsError(
-        Diagnostic(
-            code="select/nothing",
-            message=f"no lockfile has the address `{address}`",
-            hint=schema.nearest(address, entries) or "evalops status lists the addresses",
-        )
-    )
 
 
 def _failing(project: Project, entry: Entry) -> list[dict[str, Any]]:

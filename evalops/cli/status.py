@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import click
 from evalops.cli.output import answer, complain, open_project, project_option, say
 
 if TYPE_CHECKING:
-    from evalops.lock import Lock
     from evalops.project import Project
 
 LISTED = 20  # jobs of a service, unless told otherwise
@@ -44,6 +42,7 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None, **option
         return _remote(selectors, form, folder, options)
     if any(options[name] for name in ("type_", "word", "limit")):
         raise click.UsageError("--type, --status and --limit go with --remote.")
+    from evalops import api
     from evalops.errors import Exit
     from evalops.views import json_, tables
 
@@ -51,7 +50,7 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None, **option
     if options["is_watching"]:
         _watch(project, selectors)
     locks, problems = project.locks()
-    found = [each for each in states(locks) if _is_meant(each["address"], selectors)]
+    found = api.states(locks, selectors)
     if form == "json":
         answer(json_.dump(found))
     elif found:
@@ -62,17 +61,15 @@ def command(selectors: tuple[str, ...], form: str, folder: Path | None, **option
     return Exit.PROBLEM if problems else Exit.OK
 
 
-def _is_meant(address: str, selectors: tuple[str, ...]) -> bool:
-    return not selectors or any(address == one or fnmatchcase(address, one) for one in selectors)
-
-
 def _watch(project: Project, selectors: tuple[str, ...]) -> None:
     """Shows the jobs on their way, on stderr; lockfiles are left to apply, which writes them with the results."""
-    from evalops import remote
+    from evalops import api, remote
     from evalops.cli.progress import watch
 
     locks, _ = project.locks()
-    entries = (each for lock in locks.values() for each in lock.entries.values() if _is_meant(each.address, selectors))
+    entries = (
+        each for lock in locks.values() for each in lock.entries.values() if api.is_meant(each.address, selectors)
+    )
     with watch() as observe:
         ended = [observe(address, event) for address, event in remote.followed(project, entries)]
     if ended:
@@ -90,18 +87,3 @@ def _remote(selectors: tuple[str, ...], form: str, folder: Path | None, options:
     found = remote.jobs(open_project(folder), type_=options["type_"], status=options["word"], limit=limit)
     answer(json_.dump(found) if form == "json" else tables.jobs(found))
     return Exit.OK
-
-
-def states(locks: Mapping[str, Lock]) -> list[dict[str, Any]]:
-    """Every entry as its machine form, with the headline of its result."""
-    from evalops import jobs
-    from evalops.spec import Type
-    from evalops.views import json_
-
-    found = []
-    for lock in locks.values():
-        for entry in lock.entries.values():
-            value = json_.entry(entry)
-            headline = jobs.headline(Type(entry.inputs["type"]), entry.summary)
-            found.append({**value, "headline": list(headline) if headline else None})
-    return sorted(found, key=lambda each: each["address"])

@@ -93,7 +93,7 @@ def likeliest(labels: Sequence[str], reply: Reply) -> Reading:
         return Reading(
             problem="unknown_label", detail=f"{names} begin alike, so their likelihoods cannot be told apart"
         )
-    return Reading(best[0])
+    return Reading(best[0], gap=mass.pop(best) - max(mass.values(), default=0.0))
 
 
 def require() -> None:

@@ -1,8 +1,7 @@
-"""The judge at work on one row: responses, questions, the fallback ladder, one repair, both orders.
+"""One judge at work on one row: its questions, the fallback ladder, one repair, both orders.
 
-Practice and sources: both orders, a win counting only twice (arXiv 2306.05685), order bias (2305.17926), a
-response of punctuation alone can earn a pass (2507.08794). The judged text is data: it stands between markers
-that it cannot know, since they are a digest of the template and the row.
+Practice and sources: both orders, a win counting only twice (arXiv 2306.05685), order bias (2305.17926). The judged
+text is data: it stands between markers that it cannot know, since they are a digest of the template and the row.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from evalops import template
+from evalops import judging, spec, template
 from evalops.engine import embedded
-from evalops.engine.form import LADDER, Form, Reading, Rung, fence, is_empty, nonce
+from evalops.engine.form import LADDER, Form, Reading, Rung, fence, listed, nonce
 from evalops.engine.model import CallFailed, Kind, Reply, Route
 from evalops.result import Verdict, VerdictStatus
-from evalops.spec import Column, Evaluation, Model, Text, Type
+from evalops.spec import Column, Criterion, Evaluation, Model, Type
 
-Ask = Callable[[Route, dict[str, Any]], Awaitable[Reply]]  # raises CallFailed
+Ask = Callable[[Route, dict[str, Any], int], Awaitable[Reply]]  # the last is the repeat, from 1; raises CallFailed
 
 MAX_REPAIR = 4000  # characters of an unusable reply that the judge is shown again
 EMBEDDED_TOKENS = 160  # of one reply: a small model may never stop by itself
@@ -27,172 +26,100 @@ CHOICES = {"1": "A", "2": "B", "tie": "Tie"}
 FLIPPED = {"1": "B", "2": "A", "tie": "Tie"}
 
 
-class RowFailed(Exception):
-    """A row has no verdict because a call failed; `fatal`: so would every other row."""
+class _Asked(NamedTuple):
+    """One row before a judge."""
 
-    def __init__(self, reason: str, message: str, detail: dict[str, Any], *, fatal: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.detail = detail
-        self.fatal = fatal
+    key: str
+    source: Mapping[str, Any]
+    responses: tuple[Any, ...]
+    detail: dict[str, Any]
+    repeat: int
 
 
 class Judge:
-    """Gives the verdicts of one evaluation. `asks` and `is_embedded` are by the identity of its models.
+    """Gives one judge's verdicts on responses. `ask` calls its model: None where the verdicts are recorded.
 
     `rung` is how far down the ladder its endpoint was known to send us, as a place on it.
     """
 
     def __init__(
-        self, evaluation: Evaluation, asks: Mapping[int, Ask], is_embedded: Mapping[int, bool], rung: int = 0
+        self, evaluation: Evaluation, judge: spec.Judge, ask: Ask | None, *, is_embedded: bool = False, rung: int = 0
     ) -> None:
-        self.evaluation = evaluation
-        self._asks = asks
-        self._embedded = is_embedded
-        self._form = form = Form(evaluation, reason=evaluation.judge.reason)
-        self._forms = {rung: (form.instruction(rung), form.response_format(rung)) for rung in LADDER}
-        self._templates = {id(text): template.parse_or_raise(text.source) for text in evaluation.texts}
+        self._evaluation = evaluation
+        self._judge = judge
+        self._ask = ask
+        self._is_embedded = is_embedded
         self._worked = {rung} if rung else set()  # the rungs that have given a reply, as places on the ladder
-        judge = evaluation.judge
-        model = judge.model
-        self._is_embedded = model is not None and is_embedded[id(model)]
-        variables = self._template(judge.template).variables if judge.template else frozenset()
+        self._template = template.parse_or_raise(judge.template.source if judge.template else "")
         candidates = evaluation.candidates
         self._shows_all = bool(candidates) and all(
-            isinstance(each, Column) and each in variables for each in candidates
+            isinstance(each, Column) and each in self._template.variables for each in candidates
         )
-        self._parameters = _parameters(model, embedded=self._is_embedded) if model else {}
+        self._given = {judging.CRITERIA: listed(judge.criteria)} if judge.criteria else {}
+        self._form = form = Form(evaluation, reason=judge.reason, criteria=self._criteria())
+        self._forms = {rung: (form.instruction(rung), form.response_format(rung)) for rung in LADDER}
+        self._parameters = parameters(judge.model, is_embedded=is_embedded) if judge.model else {}
 
     @property
     def rung(self) -> int:
         """The best rung that has worked, as a place on the ladder; 0 while none has."""
         return min(self._worked, default=0)
 
-    async def row(self, key: str, source: Mapping[str, Any]) -> tuple[Verdict, dict[str, Any]]:
-        """The verdict on one row, and what else is kept of it. Raises RowFailed."""
-        detail: dict[str, Any] = {}
-        try:
-            if self.evaluation.judge.column is not None:
-                return _recorded(
-                    key, source.get(self.evaluation.judge.column), self._form, self.evaluation.type
-                ), detail
-            responses = await self._responses(source, detail)
-            detail["lengths"] = [len(str(response)) for response in responses]
-            if self.evaluation.type is Type.COMPARE:
-                return await self._compare(key, source, responses, detail), detail
-            if any(is_empty(response) for response in responses):
-                return Verdict(key, VerdictStatus.INVALID, None, "empty_response", "there is nothing to judge"), detail
-            reading, rung = await self._ask_judge(source, responses, detail)
-            return _verdict(key, reading, rung), detail
-        except template.RenderError as error:
-            raise RowFailed("template", error.message, detail) from None
-        except CallFailed as failed:
-            reason = (
-                "timeout"
-                if failed.kind is Kind.TIMEOUT
-                else f"status_{failed.status}"
-                if failed.status
-                else failed.kind.value
-            )
-            raise RowFailed(reason, failed.message, detail, fatal=failed.fatal) from None
-
-    async def _responses(self, source: Mapping[str, Any], detail: dict[str, Any]) -> tuple[Any, ...]:
-        """The judged texts: from columns, or written now; two models write side by side."""
-        found: list[Any] = [
-            source.get(each) if isinstance(each, Column) else None for each in self.evaluation.candidates
-        ]
-        models = [(i, each) for i, each in enumerate(self.evaluation.candidates) if isinstance(each, Model)]
-        if models:
-            detail["stage"] = "generation"  # where a failed row came to its end
-            texts = await asyncio.gather(*(self._generate(model, source, detail) for _, model in models))
-            del detail["stage"]
-            for (index, _), text in zip(models, texts, strict=True):
-                found[index] = text
-            detail["outputs"] = texts
-        return tuple(found)
-
-    async def _generate(self, model: Model, source: Mapping[str, Any], detail: dict[str, Any]) -> str:
-        is_embedded = self._embedded[id(model)]
-        columns = _neutral(source) if is_embedded else source
-        system = self._render(model.system_template, columns)
-        user = self._render(model.input_template, columns)
-        if is_embedded:
-            system, user = None, "\n\n".join(text for text in (system, user) if text)
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user or ""})
-        body = {"messages": messages, **_parameters(model, embedded=is_embedded)}
-        reply = await self._asks[id(model)](Route.CHAT, body)
-        _count(detail, model, reply)
-        return reply.content
-
-    async def _compare(
-        self, key: str, source: Mapping[str, Any], responses: tuple[Any, ...], detail: dict[str, Any]
+    async def verdict(
+        self, key: str, source: Mapping[str, Any], responses: tuple[Any, ...], detail: dict[str, Any], repeat: int = 1
     ) -> Verdict:
-        empty = [is_empty(response) for response in responses]
-        if any(empty):
-            choice = "Tie" if all(empty) else "B" if empty[0] else "A"
-            return Verdict(
-                key,
-                VerdictStatus.SCORED,
-                choice,
-                None,
-                "judged by rule: an empty response loses",
-                None,
-                "rule",
-            )
-        if not self.evaluation.both_orders:
+        """The verdict on one row's responses; what the calls took goes to `detail`.
+
+        Raises CallFailed, and RenderError where the template fails on the row.
+        """
+        if self._judge.column is not None:
+            return _recorded(key, source.get(self._judge.column), self._form, self._evaluation.type)
+        asked = _Asked(key, source, responses, detail, repeat)
+        if self._evaluation.type is Type.COMPARE:
+            return await self._compare(asked)
+        reading, rung = await self._question(asked)
+        return _verdict(key, reading, rung)
+
+    def _criteria(self) -> tuple[Criterion, ...]:
+        """The criteria that each get a number; what they mean need not be said twice."""
+        if self._evaluation.type is not Type.SCORE:
+            return ()
+        is_said = judging.CRITERIA in self._template.variables
+        return tuple(each._replace(description="") if is_said else each for each in self._judge.criteria)
+
+    async def _compare(self, asked: _Asked) -> Verdict:
+        if not self._evaluation.both_orders:
             # Which response stands first is a function of the row, so that no candidate has the slot for itself.
-            return await self._one_order(key, source, responses, detail, flipped=int(key[:8], 16) % 2 == 1)
-        given, flipped = await asyncio.gather(
-            self._ask_judge(source, responses, detail),
-            self._ask_judge(source, responses[::-1], detail, flipped=True),
-        )
+            return await self._one_order(asked, flipped=int(asked.key[:8], 16) % 2 == 1)
+        given, flipped = await asyncio.gather(self._question(asked), self._question(asked, flipped=True))
         orders = (CHOICES.get(str(given[0].value)), FLIPPED.get(str(flipped[0].value)))
-        detail["feedbacks"] = [reading.feedback or reading.detail or None for reading, _ in (given, flipped)]
+        asked.detail["feedbacks"] = [reading.feedback or reading.detail or None for reading, _ in (given, flipped)]
         for reading, rung in (given, flipped):
             if reading.problem:
-                return _verdict(key, reading, rung)._replace(orders=orders)
+                return _verdict(asked.key, reading, rung)._replace(orders=orders)
         value = orders[0] if orders[0] == orders[1] else "Tie"
         feedback = given[0].feedback
         if orders[0] != orders[1]:
             feedback = "the orders disagree" + (f": {feedback}" if feedback else "")
-        return Verdict(key, VerdictStatus.SCORED, value, None, feedback, orders, given[1].value)
+        return Verdict(asked.key, VerdictStatus.SCORED, value, None, feedback, orders, given[1].value)
 
-    async def _one_order(
-        self,
-        key: str,
-        source: Mapping[str, Any],
-        responses: tuple[Any, ...],
-        detail: dict[str, Any],
-        *,
-        flipped: bool,
-    ) -> Verdict:
-        reading, rung = await self._ask_judge(
-            source, responses[::-1] if flipped else responses, detail, flipped=flipped
-        )
+    async def _one_order(self, asked: _Asked, *, flipped: bool) -> Verdict:
+        reading, rung = await self._question(asked, flipped=flipped)
         if reading.problem:
-            return _verdict(key, reading, rung)
+            return _verdict(asked.key, reading, rung)
         value = (FLIPPED if flipped else CHOICES)[str(reading.value)]
         orders = (None, value) if flipped else (value, None)
-        return Verdict(key, VerdictStatus.SCORED, value, None, reading.feedback, orders, rung.value)
+        return Verdict(asked.key, VerdictStatus.SCORED, value, None, reading.feedback, orders, rung.value)
 
-    async def _ask_judge(
-        self,
-        source: Mapping[str, Any],
-        responses: tuple[Any, ...],
-        detail: dict[str, Any],
-        *,
-        flipped: bool = False,
-    ) -> tuple[Reading, Rung]:
-        """One verdict on `responses` in the order they are shown."""
-        if self.evaluation.judge.likelihood:
-            return await self._likelihood(source, detail), Rung.LIKELIHOOD
-        messages = self._messages(source, responses, flipped=flipped)
+    async def _question(self, asked: _Asked, *, flipped: bool = False) -> tuple[Reading, Rung]:
+        """One verdict on the responses, in the order in which they are shown."""
+        if self._judge.likelihood:
+            return await self._likelihood(asked), Rung.LIKELIHOOD
+        messages = self._messages(asked.source, asked.responses[::-1] if flipped else asked.responses, flipped=flipped)
         for level in range(self.rung, len(LADDER)):
             rung = LADDER[level]
             try:
-                reading = await self._converse(messages, rung, detail)
+                reading = await self._converse(messages, rung, asked)
             except CallFailed as failed:
                 # An endpoint that does not know a response format says 400; a row that is too long does as well.
                 if failed.kind is not Kind.REJECTED or level + 1 == len(LADDER):
@@ -202,20 +129,16 @@ class Judge:
             return reading, rung
         raise AssertionError("the last rung returns or raises")
 
-    async def _converse(self, messages: list[dict[str, str]], rung: Rung, detail: dict[str, Any]) -> Reading:
+    async def _converse(self, messages: list[dict[str, str]], rung: Rung, asked: _Asked) -> Reading:
         """Ask on one rung; once more where the answer cannot be used."""
-        model = self.evaluation.judge.model
-        assert model is not None
-        ask = self._asks[id(model)]
         instruction, extra = self._forms[rung]
         messages = _with_instruction(messages, instruction)
         body = {"messages": messages, **self._parameters, **({"response_format": extra} if extra else {})}
-        reply = await ask(Route.CHAT, body)
-        _count(detail, model, reply)
+        reply = await self._call(Route.CHAT, body, asked)
         reading = self._form.read(reply)
         if reading.problem in (None, "length", "refusal"):
             return reading
-        detail["repaired"] = detail.get("repaired", 0) + 1
+        asked.detail["repaired"] = asked.detail.get("repaired", 0) + 1
         again = [
             *messages,
             {"role": "assistant", "content": reply.content[:MAX_REPAIR] or "(nothing)"},
@@ -224,39 +147,41 @@ class Judge:
                 "content": f"That is no valid verdict: {reading.detail}. {instruction}",
             },
         ]
-        reply = await ask(Route.CHAT, {**body, "messages": again})
-        _count(detail, model, reply)
-        return self._form.read(reply)
+        return self._form.read(await self._call(Route.CHAT, {**body, "messages": again}, asked))
 
-    async def _likelihood(self, source: Mapping[str, Any], detail: dict[str, Any]) -> Reading:
+    async def _likelihood(self, asked: _Asked) -> Reading:
         """The label that is the most probable next text after the rendered template."""
-        model = self.evaluation.judge.model
-        assert model is not None
-        columns = _neutral(source) if self._is_embedded else source
+        columns = neutral(asked.source) if self._is_embedded else asked.source
         # Blanks at the end of a prompt make a model continue in another way: a block in YAML ends with one.
-        prompt = (self._render(self.evaluation.judge.template, columns) or "").rstrip()
-        body = {"prompt": prompt, **embedded.likelihood_body(self.evaluation.labels, plain=not self._is_embedded)}
-        reply = await self._asks[id(model)](Route.COMPLETIONS, body)
-        _count(detail, model, reply)
-        return embedded.likeliest(self.evaluation.labels, reply)
+        prompt = self._template.render({**columns, **self._given}).rstrip()
+        labels = self._evaluation.labels
+        body = {"prompt": prompt, **embedded.likelihood_body(labels, plain=not self._is_embedded)}
+        reading = embedded.likeliest(labels, await self._call(Route.COMPLETIONS, body, asked))
+        if reading.gap is not None:
+            asked.detail["gap"] = round(reading.gap, 6)
+        return reading
+
+    async def _call(self, route: Route, body: dict[str, Any], asked: _Asked) -> Reply:
+        model = self._judge.model
+        assert model is not None and self._ask is not None
+        reply = await self._ask(route, body, asked.repeat)
+        count(asked.detail, model, reply)
+        return reply
 
     def _messages(
         self, source: Mapping[str, Any], responses: tuple[Any, ...], *, flipped: bool
     ) -> list[dict[str, str]]:
-        judge = self.evaluation.judge
-        assert judge.template is not None
         if self._is_embedded:
-            source, responses = _neutral(source), tuple(map(_neutral_value, responses))
-        mark = nonce(judge.template.source, source, responses)
+            source, responses = neutral(source), tuple(map(_neutral_value, responses))
+        mark = nonce(self._template.source, source, responses)
         names = ["response 1", "response 2"] if len(responses) == 2 else ["response"]
         fenced = [fence(_shown(text), name, mark) for text, name in zip(responses, names, strict=False)]
         # A template that names all response columns shows the responses itself; else they follow it. It is the text
         # that changes places between the orders, not the name alone: else a judge could favour a place unseen.
-        candidates = self.evaluation.candidates
+        candidates = self._evaluation.candidates
         places = candidates if self._shows_all or not flipped else candidates[::-1]
         columns = {str(place): text for place, text in zip(places, fenced, strict=True) if isinstance(place, Column)}
-        source = {**source, **columns}
-        system = self._render(judge.template, source) or ""
+        system = self._template.render({**source, **columns, **self._given})
         parts = [] if self._shows_all else list(fenced)
         if fenced:
             what = "Response 1 and Response 2 stand" if len(responses) == 2 else "The response stands"
@@ -270,12 +195,6 @@ class Judge:
             return [{"role": "user", "content": "\n\n".join(text for text in (system, user) if text)}]
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
-    def _template(self, text: Text) -> template.Template:
-        return self._templates[id(text)]
-
-    def _render(self, text: Text | None, columns: Mapping[str, Any]) -> str | None:
-        return self._template(text).render(columns) if text else None
-
 
 def _shown(response: Any) -> str:
     return response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
@@ -287,13 +206,13 @@ def _with_instruction(messages: list[dict[str, str]], instruction: str) -> list[
     return [*messages[:-1], {**last, "content": content}]
 
 
-def _parameters(model: Model, *, embedded: bool) -> dict[str, Any]:
+def parameters(model: Model, *, is_embedded: bool) -> dict[str, Any]:
     """The sampling parameters of a request: temperature 0 unless the spec says otherwise."""
-    parameters: dict[str, Any] = {"temperature": 0.0 if model.temperature is None else model.temperature}
-    limit = model.max_tokens or (EMBEDDED_TOKENS if embedded else None)
+    found: dict[str, Any] = {"temperature": 0.0 if model.temperature is None else model.temperature}
+    limit = model.max_tokens or (EMBEDDED_TOKENS if is_embedded else None)
     if limit:
-        parameters["max_tokens"] = limit
-    return parameters
+        found["max_tokens"] = limit
+    return found
 
 
 def _recorded(key: str, value: Any, form: Form, type_: Type) -> Verdict:
@@ -311,10 +230,11 @@ def _recorded(key: str, value: Any, form: Form, type_: Type) -> Verdict:
 def _verdict(key: str, reading: Reading, rung: Rung | None) -> Verdict:
     if reading.problem:
         return Verdict(key, VerdictStatus.INVALID, None, reading.problem, reading.detail, None, rung and rung.value)
-    return Verdict(key, VerdictStatus.SCORED, reading.value, None, reading.feedback, None, rung and rung.value)
+    verdict = Verdict(key, VerdictStatus.SCORED, reading.value, None, reading.feedback, None, rung and rung.value)
+    return verdict if reading.criteria is None else verdict._replace(criteria=reading.criteria)
 
 
-def _count(detail: dict[str, Any], model: Model, reply: Reply) -> None:
+def count(detail: dict[str, Any], model: Model, reply: Reply) -> None:
     """Adds a reply to the row's use of a model: calls made, replies kept from before, tokens in and out of the calls.
 
     Where an endpoint does not count tokens, they are unknown.
@@ -324,11 +244,11 @@ def _count(detail: dict[str, Any], model: Model, reply: Reply) -> None:
         used[1] += 1
         return
     used[0] += 1
-    for index, count in ((2, reply.prompt_tokens), (3, reply.completion_tokens)):
-        used[index] = None if count is None or used[index] is None else used[index] + count
+    for index, tokens in ((2, reply.prompt_tokens), (3, reply.completion_tokens)):
+        used[index] = None if tokens is None or used[index] is None else used[index] + tokens
 
 
-def _neutral(source: Mapping[str, Any]) -> dict[str, Any]:
+def neutral(source: Mapping[str, Any]) -> dict[str, Any]:
     """The row with control tokens made inert: the embedded server reads them inside any text."""
     return {column: _neutral_value(value) for column, value in source.items()}
 

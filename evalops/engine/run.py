@@ -16,8 +16,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalops import voting
 from evalops.dataset import Row, Uses
-from evalops.engine.judge import Judge, RowFailed
+from evalops.engine.judge import Ask
+from evalops.engine.jury import Evaluate, Jury, RowFailed
 from evalops.engine.model import Client, Endpoint, Reply, Route
 from evalops.engine.store import WINDOW, Store
 from evalops.errors import EvalopsError
@@ -29,6 +31,7 @@ from evalops.spec import Evaluation
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode  # made once: json.dumps makes one a call
 
 GRACE = 5.0  # seconds that calls in flight have to end after a stop
+FEWEST = 4  # rows under way at the least where each takes many votes: the last vote of one must not keep all waiting
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +70,8 @@ class Target:
 class Work:
     """One job to carry out. `targets` answers `evaluation.models` one to one.
 
-    `submitted` is the digest the rows must have in the end; `rows` opens the keyed dataset anew.
+    `submitted` is the digest the rows must have in the end; `rows` opens the keyed dataset anew. `evaluate` is there
+    for type custom.
     """
 
     job: str
@@ -79,6 +83,7 @@ class Work:
     rows: Callable[[], Iterator[tuple[str, Row]]]
     targets: tuple[Target, ...]
     max_error_rate: float
+    evaluate: Evaluate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +114,13 @@ class Run:
         self._digest = hashlib.sha256()
         self._done, self._errors = store.finished(work.job, work.total)
         self._salt = f"{work.generation}\0".encode() if work.generation > 1 else b""
-        asks = {
-            id(model): self._ask(target) for model, target in zip(work.evaluation.models, work.targets, strict=True)
-        }
-        embedded = {
-            id(model): target.is_embedded for model, target in zip(work.evaluation.models, work.targets, strict=True)
-        }
-        self._judge = Judge(work.evaluation, asks, embedded, self._known_rung())
+        targets = {id(model): target for model, target in zip(work.evaluation.models, work.targets, strict=True)}
+        asks = {model: self._ask(target) for model, target in targets.items()}
+        embedded = {model: target.is_embedded for model, target in targets.items()}
+        judges = (targets.get(id(judge.model)) for judge in work.evaluation.judges)
+        self._rung_keys = [self._rung_key(target.identity if target else "") for target in judges]
+        rungs = [self._known_rung(key) for key in self._rung_keys]
+        self._jury = Jury(work.evaluation, asks, embedded, rungs, work.evaluate)
 
     def stop(self) -> None:
         """Start no further row."""
@@ -124,8 +129,7 @@ class Run:
     async def run(self) -> Outcome:
         """All rows that the store does not hold yet."""
         rows = self._rows()
-        width = sum(target.width for target in self.work.targets) or 1
-        workers = [asyncio.create_task(self._worker(rows)) for _ in range(max(1, min(width, self.work.total)))]
+        workers = [asyncio.create_task(self._worker(rows)) for _ in range(max(1, min(self._width, self.work.total)))]
         try:
             await asyncio.gather(*workers)
         except (Failed, EvalopsError) as error:
@@ -136,7 +140,7 @@ class Run:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            self._keep_rung()
+            self._keep_rungs()
         if self._stopping:
             return Outcome(status=Status.CANCELLED)
         if self._digest.hexdigest() != self.work.submitted:
@@ -145,25 +149,32 @@ class Run:
         return Outcome(status=Status.COMPLETED)
 
     @property
-    def _rung_key(self) -> bytes:
+    def _width(self) -> int:
+        """How many rows are under way at a time: as many as the endpoints take calls, twice over where a row takes
+        several, so that they are busy while a row waits for the last of its votes.
+        """
+        width = sum(target.width for target in self.work.targets) or 1
+        evaluation = self.work.evaluation
+        votes = evaluation.repeats if evaluation.voting.cascade else voting.planned(evaluation)
+        return width if votes == 1 else max(FEWEST, 2 * width // votes)
+
+    def _rung_key(self, identity: str) -> bytes:
         # Kept with the replies: without it, rows whose replies are known would knock at the upper rungs once more.
-        identity = self.work.targets[-1].identity if self.work.targets else ""
         return hashlib.sha256(b"\0".join((self._salt, b"rung", identity.encode()))).digest()
 
-    def _known_rung(self) -> int:
-        known = self._store.reply(self._rung_key)
+    def _known_rung(self, key: bytes) -> int:
+        known = self._store.reply(key)
         return int(known.content) if known else 0
 
-    def _keep_rung(self) -> None:
-        if self._judge.rung:
-            self._store.add_reply(self._rung_key, Reply(content=str(self._judge.rung)))
+    def _keep_rungs(self) -> None:
+        for key, rung in zip(self._rung_keys, self._jury.rungs, strict=False):  # type custom has no judge
+            if rung:
+                self._store.add_reply(key, Reply(content=str(rung)))
 
     def _rows(self) -> Iterator[tuple[str, Row, int]]:
         """The rows to do with a checksum of what is judged, while the digest of all of them is taken."""
-        columns = self.work.use.submitted
         for key, row in self.work.rows():
-            used = {column: row.source[column] for column in columns if row.source.get(column) not in (None, "")}
-            text = canonical(used)
+            text = canonical(self.work.use.used(row.source))
             self._digest.update(text + b"\n")
             position = row.position
             if position >= self.work.total:
@@ -179,7 +190,7 @@ class Run:
             if self._stopping:
                 return
             try:
-                verdict, detail = await self._judge.row(key, row.source)
+                verdict, detail = await self._jury.row(key, self.work.use.shown(row.source))
             except RowFailed as failed:
                 if failed.fatal:
                     raise Failed(failed.message) from None
@@ -209,14 +220,16 @@ class Run:
         async with self._turn:
             await asyncio.sleep(0)
 
-    def _ask(self, target: Target) -> Any:
-        """One call through the cache: path and body in, the reply out."""
+    def _ask(self, target: Target) -> Ask:
+        """One call through the cache: path, body and repeat in, the reply out. A repeat sends nothing else."""
         head = self._salt + target.identity.encode()
 
-        async def ask(route: Route, body: dict[str, Any]) -> Reply:
+        async def ask(route: Route, body: dict[str, Any], repeat: int) -> Reply:
             with target.pick() as endpoint:
                 data = _encode({"model": endpoint.model, **body}).encode("utf-8", "backslashreplace")
-                key = hashlib.sha256(b"\0".join((head, route.encode(), data))).digest()
+                parts = (head, route.encode(), data)
+                # JSON holds no zero byte, so no body is another one's repeat.
+                key = hashlib.sha256(b"\0".join(parts if repeat == 1 else (*parts, b"%d" % repeat))).digest()
                 known = self._store.reply(key)
                 if known is not None:
                     return known

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from evalops.engine.reply import Reply
 from evalops.errors import Diagnostic, EvalopsError, Mark
-from evalops.result import Verdict, VerdictStatus
+from evalops.result import Value, Verdict, VerdictStatus, Vote
 
 VERSION = 1
 WINDOW = 0.05  # seconds
@@ -175,9 +175,12 @@ class Store:
 
     def add_row(self, job: str, position: int, verdict: Verdict, detail: Mapping[str, Any], checksum: int) -> None:
         """Gathers one row for the next commit. `checksum`, not 0, is of what was judged."""
-        key, status, value, reason, feedback, orders, rung, _ = verdict
-        text = _encode({**detail, "orders": orders, "checksum": checksum})
-        found = (key, status.value, value, reason, feedback, rung, text)
+        text = {**detail, "orders": verdict.orders, "checksum": checksum}
+        if verdict.votes:
+            text["votes"] = verdict.votes
+        if verdict.criteria:
+            text["criteria"] = verdict.criteria
+        found = (*verdict[:5], verdict.rung, _encode(text))
         self._rows.append((job, position, *map(_storable, found)))
 
     def rows(self, job: str) -> Iterator[Stored]:
@@ -202,6 +205,8 @@ class Store:
                     orders and tuple(orders),
                     rung,
                     tuple(detail.get("lengths", ())),
+                    tuple(_vote(*vote) for vote in detail.pop("votes", ())),
+                    detail.pop("criteria", None),
                 )
                 yield Stored(position, verdict, detail)
 
@@ -281,3 +286,7 @@ def _storable(value: Any) -> Any:
 
 def _shown(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
+
+
+def _vote(judge: int, repeat: int, status: str, value: Value, reason: str | None) -> Vote:
+    return Vote(judge, repeat, VerdictStatus(status), value, reason)

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from evalops.project import Project
     from evalops.providers.base import Provider
 
-PROVIDERS = {"local": "evalops.providers.local", "together": "evalops.providers.together"}
+PROVIDERS = {
+    "local": "evalops.providers.local",
+    "together": "evalops.providers.together",
+    "patronus": "evalops.providers.patronus",
+}
 
 
 def open_provider(name: str, project: Project) -> Provider:

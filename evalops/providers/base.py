@@ -42,7 +42,8 @@ class Request:
 class Job:
     """A run at a provider. `provider_status` is the provider's own word, `told` what it says that was asked for.
 
-    The fingerprint is empty where the provider cannot know it. `results` is what the provider itself counted.
+    The fingerprint is empty where the provider cannot know it. `results` is what the provider itself counted, `pins`
+    what names in the spec stand for in this job, where a service may change that.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Job:
     message: str | None = None
     told: Mapping[str, Any] | None = field(default=None, repr=False)
     results: Mapping[str, Any] | None = field(default=None, repr=False)
+    pins: Mapping[str, str] = field(default_factory=dict)
 
 
 class Listing(NamedTuple):
@@ -121,6 +123,9 @@ class Provider(Protocol):
     def pins(self, evaluation: Evaluation) -> Mapping[str, str]:
         """Digests, by model id, of what lies outside the spec and can change a verdict. Offline."""
 
+    def pinned(self, evaluation: Evaluation) -> Mapping[str, str]:
+        """What names in the spec stand for at the service today, where it may change that. Asks it; free."""
+
     def endpoints(self, evaluation: Evaluation) -> tuple[Endpoint, ...]:
         """Where its models are called, one to one, as far as it can change a verdict. Offline; raises EvalopsError."""
 
@@ -178,7 +183,7 @@ class Following(Protocol):
 
 
 class RemoteFile(NamedTuple):
-    """A file at a service. `kind` is its format: jsonl, csv …"""
+    """A file at a service. `kind` is its format: jsonl, csv …; `sha256` is there where the content was here once."""
 
     id: str
     name: str
@@ -186,6 +191,7 @@ class RemoteFile(NamedTuple):
     size: int | None
     purpose: str
     created_at: str | None
+    sha256: str | None = None
 
 
 class Inventory(Protocol):

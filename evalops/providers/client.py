@@ -14,6 +14,7 @@ import logging
 import random
 import ssl
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -92,11 +93,19 @@ class _Failed(NamedTuple):
     hint: str | None = None
 
 
+class Lost(NamedTuple):
+    """A request without an answer. `is_sent`: it may have reached the service."""
+
+    problem: Diagnostic
+    is_sent: bool
+
+
 class Client:
     """Requests to the service at `base_url`, which may end in `/v1`; paths begin with their version.
 
     Raises EvalopsError where the URL is not one that a key may be sent to. `service` is the name in messages,
-    `key_name` the variable that holds the key. `clock`, `now`, `sleep` (seconds) and `chance` serve the waits.
+    `key_name` the variable that holds the key, which goes into the header `key_header`, by default as a bearer token.
+    `clock`, `now`, `sleep` (seconds) and `chance` serve the waits.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class Client:
         *,
         service: str,
         key_name: str,
+        key_header: str | None = None,
         mark: Mark | None = None,
         timeouts: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -124,7 +134,10 @@ class Client:
         self._clock, self._now, self._sleep, self._chance = clock, now, sleep, chance
         self._offset: float | None = None  # seconds of the service's clock before `clock`
         self._hidden = frozenset([key]) if key else frozenset()
-        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key.reveal()}"} if key else {})
+        self._turn = threading.Lock()  # requests may come from several threads
+        headers = {"Accept": "application/json"}
+        if key:
+            headers |= {key_header: key.reveal()} if key_header else {"Authorization": f"Bearer {key.reveal()}"}
         self._reads = self._open(self.base_url, headers)
         # A kept connection may die just as it is used again, which would leave a paid request in doubt.
         self._writes = self._open(self.base_url, headers, keep=0)
@@ -147,7 +160,8 @@ class Client:
 
     def hide(self, secrets: Iterable[Secret]) -> None:
         """Masks further secrets, such as those in the body of a request, in all texts from now on."""
-        self._hidden |= frozenset(secrets)
+        with self._turn:
+            self._hidden |= frozenset(secrets)
 
     def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> Any:
         """The JSON at `path`; what may pass is tried again. Raises EvalopsError."""
@@ -155,16 +169,18 @@ class Client:
 
         def attempt() -> tuple[Any] | _Failed:
             got = self._ask(self._reads, "GET", self.base_url + path, MAX_READ, params=params)
-            if isinstance(got, _Failed):
-                return got
-            if not 200 <= got.status < 300:
-                return self._failed(got)
-            try:
-                return (got.json(),)
-            except ValueError:
-                return _Failed("provider/answer", f"answered with {got.flaw or 'what is not JSON'}")
+            return got if isinstance(got, _Failed) else self._read(got)
 
         return self._patiently(attempt)[0]
+
+    def _read(self, got: Answer) -> tuple[Any] | _Failed:
+        """The JSON of an answer."""
+        if not 200 <= got.status < 300:
+            return self._failed(got)
+        try:
+            return (got.json(),)
+        except ValueError:
+            return _Failed("provider/answer", f"answered with {got.flaw or 'what is not JSON'}")
 
     def post_once(self, path: str, body: bytes) -> Answer | Refused | Unclear:
         """Sends one JSON request that may cost money, exactly once; an Answer is 2xx and JSON.
@@ -184,6 +200,20 @@ class Client:
             return Unclear(f"{self._service} answered {got.status} with {got.flaw or 'what is not JSON'}")
         return got
 
+    def call(self, path: str, body: bytes) -> Answer | Lost:
+        """Sends one JSON request that may cost money, once; the answer whatever its status, or why there is none."""
+        got = self._ask(self._writes, "POST", self.base_url + path, MAX_READ, content=body, headers=_JSON)
+        return Lost(self._problem(got), is_sent=got.is_sent) if isinstance(got, _Failed) else got
+
+    def ask(self, path: str, body: bytes) -> Any:
+        """The JSON that answers a free JSON request which may be repeated. Raises EvalopsError."""
+
+        def attempt() -> tuple[Any] | _Failed:
+            got = self._ask(self._writes, "POST", self.base_url + path, MAX_READ, content=body, headers=_JSON)
+            return got if isinstance(got, _Failed) else self._read(got)
+
+        return self._patiently(attempt)[0]
+
     def post(self, path: str, fields: Mapping[str, str] | None = None) -> Answer:
         """Sends a free request once, with the fields of a form or empty; the answer, whatever its status.
 
@@ -194,6 +224,10 @@ class Client:
         if isinstance(got, _Failed):
             raise EvalopsError(self._problem(got))
         return got
+
+    def masked(self, text: str) -> str:
+        """A text of the service without the secrets that it may echo."""
+        return redact(text, self._hidden)
 
     def refusal(self, answer: Answer) -> Diagnostic:
         """An answer that is not the wanted one, as a problem."""
@@ -290,7 +324,10 @@ class Client:
             flaw = "data that broke off"
         headers = {name.lower(): value for name, value in response.headers.items()}
         with contextlib.suppress(ValueError):
-            self._offset = parsedate_to_datetime(headers.get("date", "")).timestamp() - self._clock()
+            offset = parsedate_to_datetime(headers.get("date", "")).timestamp() - self._clock()
+            # A date is cut to seconds: of two that differ by less, the greater is nearer the truth.
+            if self._offset is None or not 0 <= self._offset - offset < 1:
+                self._offset = offset
         return Answer(status=response.status_code, headers=headers, body=b"" if flaw else bytes(body), flaw=flaw)
 
     def _lost(self, error: Exception) -> _Failed:
@@ -397,11 +434,25 @@ def _unresolvable(url: str) -> str | None:
 
 
 def _message(answer: Answer) -> str:
-    """What an error answer says: the `message` of its envelope."""
+    """What an error answer says: the `message` of its envelope, or the `detail` of FastAPI's."""
     try:
         body = answer.json()
     except ValueError:
         return ""
+    if isinstance(body, dict) and "detail" in body:
+        return _detail(body["detail"])
     error = body.get("error", body) if isinstance(body, dict) else None
     said = error.get("message") if isinstance(error, dict) else error
     return said if isinstance(said, str) else ""
+
+
+def _detail(detail: Any) -> str:
+    """A text, or a list of what is wrong and where."""
+    if isinstance(detail, str):
+        return detail
+    said = []
+    for each in detail if isinstance(detail, list) else ():
+        place, message = (each.get("loc"), each.get("msg")) if isinstance(each, dict) else (None, each)
+        where = ".".join(map(str, place)) if isinstance(place, list) else ""
+        said.append(f"{where}: {message}" if where else str(message))
+    return "; ".join(said)

@@ -10,14 +10,15 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from evalops import dataset, endpoint, semantics
+from evalops import endpoint, evaluators, sources
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError
-from evalops.fingerprint import Identity
+from evalops.fingerprint import Identity, canonical, sha256
 from evalops.lock import Status
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Job, Listing, Notice, Progress, Refused, Request, Unclear
@@ -53,30 +54,35 @@ class Local:
         self._project = project
         self._settings: Settings = project.settings
         self._opened: Store | None = None
+        self._functions: dict[tuple[str, str | None], Callable[..., Any]] = {}
 
     def check(self, evaluation: Evaluation) -> list[Diagnostic]:
         return endpoint.check(evaluation, self._settings)
 
     def pins(self, evaluation: Evaluation) -> Mapping[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for model in evaluation.models:
             served = self._endpoint(evaluation, model)
             if served.is_embedded:
                 from evalops.engine import weights
 
                 found[served.model] = weights.identity(served.model, self._project.root)
-        return found
+        function = _function_of(evaluation)
+        code = self._code(function) if function else None
+        return {**found, function: code} if function and code else found
+
+    def pinned(self, evaluation: Evaluation) -> Mapping[str, str]:
+        return {}
 
     def endpoints(self, evaluation: Evaluation) -> tuple[Endpoint, ...]:
         return tuple(self._endpoint(evaluation, model) for model in evaluation.models)
 
     def request(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
-        use = dataset.uses(evaluation, semantics.variables(evaluation))
         return Request(
             evaluation=evaluation,
             identity=identity,
             generation=generation,
-            rows=lambda: dataset.keys(dataset.read(lambda: self._project.open(use.path), use.path, use.columns), use),
+            rows=lambda: sources.rows(self._project, evaluation),
         )
 
     def prepare(self, request: Request) -> Request:
@@ -99,7 +105,7 @@ class Local:
             generation=request.generation,
             status=Status.PENDING.value,
             message=None,
-            rows=request.identity.digests.rows,
+            rows=_total(request),
             created_at=_now(),
             finished_at=None,
         )
@@ -135,16 +141,24 @@ class Local:
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
         total: dict[str, list[int | None]] = {}
+        saved = 0
         for _, detail in self._stored(job):
+            saved += detail.get("saved", 0)
             for model, used in detail.get("usage", {}).items():
                 sums = total.setdefault(model, [0, 0, 0, 0])
                 total[model] = [None if None in (x, y) else x + y for x, y in zip(sums, used, strict=True)]
         calls, kept, prompt, completion = (sum(used[i] or 0 for used in total.values()) for i in range(4))
         if any(None in used for used in total.values()):
-            return Usage(calls=calls, kept=kept, reason="an endpoint does not count tokens")
+            return Usage(calls=calls, kept=kept, saved=saved, reason="an endpoint does not count tokens")
         cost, reason = self._cost(evaluation, total)
         return Usage(
-            calls=calls, kept=kept, prompt_tokens=prompt, completion_tokens=completion, cost=cost, reason=reason
+            calls=calls,
+            kept=kept,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost=cost,
+            saved=saved,
+            reason=reason,
         )
 
     def retry(self, job: str) -> None:
@@ -170,11 +184,41 @@ class Local:
     def _endpoint(self, evaluation: Evaluation, model: Model) -> Endpoint:
         return endpoint.resolve(model, self._settings, evaluation.places.mark(*model.route, "model"))
 
+    def _code(self, function: str) -> str | None:
+        """The digest of a function's code, None where it is not the project's own. Nothing is imported."""
+        files = evaluators.code(function, self._project.files())
+        return sha256(canonical([[path, sha256(self._project.read(path))] for path in files])) if files else None
+
+    def _function(self, evaluation: Evaluation, code: Any = None) -> Callable[..., Any] | None:
+        """The Python function of an evaluation, imported once; `code` is the digest it must have.
+
+        Raises EvalopsError where it cannot be imported, or is another than was planned.
+        """
+        from evalops.engine import evaluator
+
+        function = _function_of(evaluation)
+        if function is None:
+            return None
+        found = self._code(function)
+        if (function, found) not in self._functions:
+            loaded = evaluator.load(function, self._project.root, is_ours=found is not None)
+            self._functions[function, found] = loaded
+        if code is not None and self._code(function) != code:
+            message = f"the code of `{function}` changed since the plan was made: apply again"
+            raise EvalopsError(Diagnostic(code="evaluator/changed", message=message))
+        return self._functions[function, found]
+
     def _missing(self, evaluation: Evaluation) -> tuple[Diagnostic, ...]:
         """What has to be set or installed before any row can be judged: found out before the job exists."""
-        from evalops.engine import embedded, runtime
+        from evalops.engine import embedded, evaluator, runtime
 
         problems: list[Diagnostic] = []
+        try:
+            evaluator.require(evaluation)
+            self._function(evaluation)
+        except EvalopsError as error:
+            mark = evaluation.places.mark("evaluator")
+            problems += (replace(each, mark=each.mark or mark) for each in error.diagnostics)
         for model in evaluation.models:
             try:
                 found = self._endpoint(evaluation, model)
@@ -306,9 +350,14 @@ class Following:
                 yield work
 
     async def _work(self, job: Job, request: Request, runtime: Runtime, settings: Settings) -> Work:
+        from evalops.engine import evaluator
         from evalops.engine.run import Work
 
         evaluation = request.evaluation
+        evaluate = None
+        if evaluation.evaluator is not None:
+            function = self._local._function(evaluation, request.identity.inputs.get("evaluator.code"))
+            evaluate = evaluator.open_(evaluation, function, settings.limits.row_timeout)
         targets: list[Target] = []
         for model in evaluation.models:
             found = endpoint.resolve(model, settings, evaluation.places.mark(*model.route, "model"))
@@ -317,19 +366,20 @@ class Following:
             job=job.id,
             evaluation=evaluation,
             generation=request.generation,
-            total=request.identity.digests.rows,
+            total=_total(request),
             submitted=request.identity.digests.submitted,
-            use=dataset.uses(evaluation, semantics.variables(evaluation)),
+            use=sources.uses(evaluation),
             rows=request.rows,
             targets=tuple(targets),
             max_error_rate=settings.limits.max_error_rate,
+            evaluate=evaluate,
         )
 
     def _report(self, job: str, done: int, counts: Mapping[str, int]) -> None:
         now = time.monotonic()
         if now - self._reported.get(job, 0.0) >= REPORT_EVERY:
             self._reported[job] = now
-            total = next(request.identity.digests.rows for each, request in self._requests if each.id == job)
+            total = next(_total(request) for each, request in self._requests if each.id == job)
             self._events.put(Progress(job=job, done=done, total=total, counts=dict(counts)))
 
     def _finish(self, store: Store, job: str, status: Status, message: str | None, hint: str | None = None) -> None:
@@ -340,6 +390,18 @@ class Following:
         record = store.job(job)
         if record is not None:
             self._events.put(Finished(_job(record)))
+
+
+def _function_of(evaluation: Evaluation) -> str | None:
+    """The `module:function` of an evaluator of kind python."""
+    evaluator = evaluation.evaluator
+    return evaluator.function if evaluator and evaluator.kind == "python" else None
+
+
+def _total(request: Request) -> int:
+    total = request.identity.digests.rows
+    assert total is not None, "a file at a service was refused by `semantics.check`"
+    return total
 
 
 def _job(record: JobRecord) -> Job:

@@ -15,13 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalops import dataset, endpoint, semantics
+from evalops import endpoint, sources
+from evalops.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
 from evalops.fingerprint import Identity
 from evalops.lock import Status
 from evalops.project import Project
-from evalops.providers import together_models, together_rows
+from evalops.providers import together_models, together_rows, together_uploads
 from evalops.providers import together_request as wire
 from evalops.providers.base import Job, Listing, Refused, Request, Unclear
 from evalops.providers.client import Answer, Client
@@ -103,6 +104,8 @@ class Together:
                 self._credential(evaluation, model)
             except EvalopsError as error:
                 problems += error.diagnostics
+        if self._is_here:
+            return problems  # what is served here has names of its own
         return problems + together_models.check(evaluation, self.origin, self._settings.models)
 
     def _alias(self, evaluation: Evaluation, model: Model) -> Iterator[Diagnostic]:
@@ -122,6 +125,9 @@ class Together:
     def pins(self, evaluation: Evaluation) -> Mapping[str, str]:
         return {}
 
+    def pinned(self, evaluation: Evaluation) -> Mapping[str, str]:
+        return {}
+
     def endpoints(self, evaluation: Evaluation) -> tuple[Endpoint, ...]:
         return tuple(
             Endpoint(base_url=(model.external_base_url or "").rstrip("/"), model=model.model, source=wire.source(model))
@@ -129,23 +135,41 @@ class Together:
         )
 
     def request(self, evaluation: Evaluation, identity: Identity, generation: int) -> Request:
-        use = dataset.uses(evaluation, semantics.variables(evaluation))
         return Request(
             evaluation=evaluation,
             identity=identity,
             generation=generation,
-            rows=lambda: dataset.keys(dataset.read(lambda: self._project.open(use.path), use.path, use.columns), use),
+            rows=lambda: self._rows(evaluation),
         )
+
+    def _rows(self, evaluation: Evaluation) -> Iterator[tuple[str, Row]]:
+        """The rows of an evaluation; those of a file at the service are fetched where they are not here."""
+        ref = evaluation.dataset
+        if ref.file_id is not None and ref.sha256 is not None:
+            self._files.copy(ref.file_id, ref.sha256)
+        return sources.rows(self._project, evaluation)
 
     def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
         return job.told is not None and wire.same_work(sent, job.told) and self._is_marked(job.told, sent)
 
+    def answers(self, job: Job, request: Request) -> bool:
+        """Whether a job was asked to do what a request says; its rows are known by its results. Offline."""
+        sent = wire.body(request.evaluation, wire.parameters(request.evaluation, "", {}, mark=self._marker(request)))
+        return job.told is not None and wire.same_work(sent, job.told, with_file=False)
+
+    def doubt(self, job: str) -> None:
+        """What is kept of a job's result is not believed: its rows are fetched anew."""
+        self._files.doubt(job)
+
     # --- before the money ---
 
     def prepare(self, request: Request) -> Request:
-        """Uploads exactly the columns in use, once for the same content."""
+        """Uploads exactly the columns in use, once for the same content; a file that is there is looked through."""
         self._tokens(request.evaluation)  # a key that is missing is found before anything is sent
-        file, checksum = self._files.put(together_rows.upload(request.rows(), self._columns(request.evaluation)))
+        if request.evaluation.dataset.file_id is not None:
+            file, checksum = together_uploads.confirm(self._project, self._files, request.evaluation)
+        else:
+            file, checksum = self._files.put(together_rows.upload(request.rows(), self._columns(request.evaluation)))
         sent = wire.body(request.evaluation, wire.parameters(request.evaluation, file, {}, mark=self._marker(request)))
         return replace(request, file=file, sha256=checksum, sent=json.loads(wire.encode(sent)))
 
@@ -174,6 +198,7 @@ class Together:
     # --- what the service has ---
 
     def list(self, since: str | None = None) -> Listing:
+        asked = time.monotonic()
         found = self._client.get(wire.EVALUATIONS, wire.list_query(MOST_LISTED))
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise EvalopsError(unreadable("its list of jobs is none"))
@@ -184,7 +209,7 @@ class Together:
         return Listing(
             sorted(jobs, key=lambda job: _time(job.created_at), reverse=True),
             is_complete,
-            _stamp(self._client.time()),
+            _stamp(self._client.time() - timedelta(seconds=time.monotonic() - asked)),  # it may be as old as that
             is_gapless=is_ordered,
         )
 
@@ -346,7 +371,7 @@ class Together:
         )
 
     def _columns(self, evaluation: Evaluation) -> tuple[str, ...]:
-        return dataset.uses(evaluation, semantics.variables(evaluation)).submitted
+        return sources.uses(evaluation).submitted
 
     def _marker(self, request: Request) -> str | None:
         mark = wire.marker(request.identity.fingerprint, request.generation)

@@ -9,10 +9,12 @@ import hashlib
 import json
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalops import sources
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.fingerprint import canonical, sha256
 from evalops.project import STATE, Project
@@ -39,6 +41,8 @@ class Files:
         self._client = client
         self._place = sha256(canonical(origin))[:8]
         self._checked: dict[str, str] = {}  # file ids by sha256, known to be good
+        self._turn = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}  # by sha256: of threads with the same content, one sends it
 
     # --- datasets ---
 
@@ -54,8 +58,9 @@ class Files:
                 stream.write(line)
             stream.flush()
             checksum = digest.hexdigest()
-            if checksum not in self._checked:
-                self._checked[checksum] = self._known(checksum, size) or self._send(Path(stream.name), checksum)
+            with self._turns.setdefault(checksum, threading.Lock()):
+                if checksum not in self._checked:
+                    self._checked[checksum] = self._known(checksum, size) or self._send(Path(stream.name), checksum)
         return self._checked[checksum], checksum
 
     def _known(self, checksum: str, size: int) -> str | None:
@@ -86,7 +91,8 @@ class Files:
             done = client.post(wire.file_path(file, "preprocess"))
             if done.status != 200:
                 raise EvalopsError(client.refusal(done))
-        self._write(f"uploads/{self._place}.json", {**self._noted(), checksum: file})
+        with self._turn:
+            self._write(f"uploads/{self._place}.json", {**self._noted(), checksum: file})
         return file
 
     def _same(self, answer: Answer) -> str:
@@ -101,6 +107,57 @@ class Files:
 
     def _noted(self) -> dict[str, Any]:
         return self._read(f"uploads/{self._place}.json") or {}
+
+    # --- files that are there already ---
+
+    def confirm(self, file: str, checksum: str) -> None:
+        """Makes sure that the service has this file with this content, and that a copy is here.
+
+        Raises EvalopsError with what it has instead.
+        """
+        if not ID.fullmatch(file):
+            raise _no_file(file)
+        try:
+            self._client().get(wire.file_path(file))
+        except EvalopsError as error:
+            raise (_no_file(file) if error.diagnostics[0].code == "provider/not-found" else error) from None
+        with self._turns.setdefault(checksum, threading.Lock()):
+            if self._seen().get(file) != checksum or sources.kept(self._project, checksum) is None:
+                self._fetch(file, checksum)
+
+    def copy(self, file: str, checksum: str) -> None:
+        """Makes sure that a copy of a file is here. Nothing is asked where one with this content is."""
+        with self._turns.setdefault(checksum, threading.Lock()):
+            if sources.kept(self._project, checksum) is None:
+                self._fetch(file, checksum)
+
+    def known(self) -> dict[str, str]:
+        """The sha256 of the files, by their ids, that were sent or fetched from here."""
+        return {file: checksum for checksum, file in self._noted().items() if isinstance(file, str)} | self._seen()
+
+    def _fetch(self, file: str, checksum: str) -> None:
+        """Fetches a file; it is kept only if it has the content that is asked for."""
+        if not ID.fullmatch(file):
+            raise _no_file(file)
+        folder = self._project.root / sources.KEPT
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            path = Path(place) / "rows"
+            found = self._client().download(wire.file_path(file, "content"), path)
+            if found != checksum:
+                raise EvalopsError(
+                    Diagnostic(
+                        code="dataset/digest",
+                        message=f"the file `{file}` at Together has the sha256 {found}, and {checksum} is asked for",
+                        hint="nothing was asked to run; if that is the right file, write its sha256 in the spec",
+                    )
+                )
+            path.replace(folder / f"{checksum}{sources.format_of(path)}")
+        with self._turn:
+            self._write(f"datasets/{self._place}.json", {**self._seen(), file: checksum})
+
+    def _seen(self) -> dict[str, Any]:
+        return self._read(f"datasets/{self._place}.json") or {}
 
     # --- results ---
 
@@ -144,6 +201,16 @@ class Files:
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         self._project.write(f"{STATE}/{name}", json.dumps(value).encode())
+
+
+def _no_file(file: str) -> EvalopsError:
+    return EvalopsError(
+        Diagnostic(
+            code="together/no-file",
+            message=f"Together has no file `{file}`",
+            hint="evalops dataset list --remote lists the files that are there",
+        )
+    )
 
 
 def unreadable(why: str) -> Diagnostic:

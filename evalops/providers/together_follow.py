@@ -50,6 +50,7 @@ class Following:
     def __iter__(self) -> Iterator[Event]:
         wait = FIRST_WAIT
         while self._open and not self._is_stopped:
+            open_ = len(self._open)
             for id_, found in self._look(tuple(self._open)).items():
                 asked = self._open.pop(id_)
                 known = self._seen(asked, found)
@@ -58,6 +59,8 @@ class Following:
                 else:
                     self._open[id_] = asked  # behind those that were not looked for
                     yield Progress(job=id_, done=0, total=None, note=known.provider_status)
+            if len(self._open) < open_:
+                wait = FIRST_WAIT  # there may be more that have ended and were not looked for
             if self._open:
                 self._pause(wait)
                 wait = min(LONGEST_WAIT, wait * LONGER)

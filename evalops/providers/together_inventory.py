@@ -50,7 +50,9 @@ class TogetherInventory:
         found = self._client().get(wire.FILES)
         listed = found.get("data") if isinstance(found, dict) else found
         files = [_file(each) for each in _objects(listed, "its list of files is none")]
-        return sorted((file for file in files if file), key=lambda file: file.created_at or "", reverse=True)
+        known = self._files.known()
+        found = (file._replace(sha256=known.get(file.id)) for file in files if file)
+        return sorted(found, key=lambda file: file.created_at or "", reverse=True)
 
     def file(self, id_: str) -> RemoteFile | None:
         if not ID.fullmatch(id_):

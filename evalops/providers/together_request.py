@@ -209,6 +209,8 @@ def _unmarked(template: str) -> str:
 
 def check(evaluation: Evaluation) -> list[Diagnostic]:
     """What the service would refuse of an evaluation, or could not do; beyond what is wrong with it anywhere."""
+    if evaluation.type is Type.CUSTOM:
+        return [_local(evaluation, "type", "Together has no type `custom`: it has no evaluators", "type")]
     return [*_judge(evaluation), *_passes(evaluation), *_columns(evaluation), *_candidates(evaluation)]
 
 
@@ -220,6 +222,12 @@ def _judge(evaluation: Evaluation) -> Iterator[Diagnostic]:
         yield _local(evaluation, "judge", "Together has no `verdict: likelihood`", "judge", "verdict")
     elif judge.model is not None and not judge.reason:
         yield _local(evaluation, "judge", "Together's judges always give a reason", "judge", "reason")
+    if judge.criteria:
+        yield _local(evaluation, "judge", "Together's judges give one score, and none for each of `criteria`", "judge")
+    if evaluation.panel:
+        yield _local(evaluation, "judge", "a job at Together has one judge", "judges")
+    if evaluation.repeats > 1:
+        yield _local(evaluation, "judge", "a job at Together judges each row once", "repeats")
     for model in evaluation.models:
         yield from _source(evaluation, model)
 

@@ -117,7 +117,7 @@ def verdicts(
         _require_counts(tally, evaluation, counts or {})
         pairs = "SELECT key, verdict FROM sources JOIN results USING (content) ORDER BY position"
         for key, text in database.execute(pairs):
-            (status, value, reason, feedback, orders, rung, lengths), detail = json.loads(text)
+            (status, value, reason, feedback, orders, rung, lengths, *_), detail = json.loads(text)
             orders, lengths = orders and tuple(orders), tuple(lengths)
             yield Verdict(key, VerdictStatus(status), value, reason, feedback, orders, rung, lengths), detail
 

@@ -23,6 +23,7 @@ from evalops.engine.store import Store
 from evalops.errors import EvalopsError
 from evalops.secret import Secret
 from evalops.server import file_routes
+from evalops.server.evaluate import Evaluate
 from evalops.server.files import Files
 from evalops.server.listen import LARGEST_HEAD
 from evalops.server.problem import Problem
@@ -68,7 +69,11 @@ def create(options: Options) -> Any:
 
     evaluations = Evaluations(store, works, files, options.settings)
     app = Starlette(
-        routes=[*evaluations.routes(), *file_routes.routes(files)],
+        routes=[
+            *evaluations.routes(),
+            *Evaluate(works, options.settings).routes(),
+            *file_routes.routes(files),
+        ],
         lifespan=lifespan,
         exception_handlers={
             Problem: _problem,
@@ -159,7 +164,9 @@ class _Guard:
             return None
         if scope["path"].startswith(UPLOADS):
             return None
-        return self._key_refusal(headers.get(b"authorization", b""))
+        # Patronus' clients have a header of their own for it.
+        bare = headers.get(b"x-api-key", b"")
+        return self._key_refusal(headers.get(b"authorization") or (bare and b"Bearer " + bare))
 
     def _key_refusal(self, header: bytes) -> Problem | None:
         assert self._key is not None

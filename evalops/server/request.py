@@ -28,7 +28,7 @@ EMBEDDED_TOKENS = 512  # the official CLI always asks for 16000, and a small mod
 MAX_LISTED = 100  # columns in one message
 
 (_EMPTY,), _ = document.parse(b"{}", "request")
-_PLACES = Places((Layer((), _EMPTY, ()),))  # no file holds the request
+PLACES = Places((Layer((), _EMPTY, ()),))  # no file holds the request
 
 
 class Asked(NamedTuple):
@@ -57,7 +57,7 @@ def read(body: Any, settings: Settings, serve: Serve | None = None) -> Asked:
     if not isinstance(body, dict):
         raise Problem(400, "the body must be a JSON object with `type` and `parameters`")
     top = Fields("", body)
-    kind = Type(top.choice("type", [each.value for each in Type]))
+    kind = Type(top.choice("type", [each.value for each in ROLES]))
     fields = top.object("parameters")
     file = fields.text("input_data_file_path")
     judge = _model(fields.object("judge"), "judge", settings, serve)
@@ -81,7 +81,7 @@ def read(body: Any, settings: Settings, serve: Serve | None = None) -> Asked:
         dataset=DatasetRef(path="dataset.jsonl", columns={}),
         judge=Judge(model=judge.model, template=judge.model.system_template),
         candidates=tuple(candidates),
-        places=_PLACES,
+        places=PLACES,
         **_verdicts(kind, fields),
     )
     called.append(judge)
@@ -185,6 +185,8 @@ def _verdicts(kind: Type, fields: Fields) -> dict[str, Any]:
             return _range(fields)
         case Type.COMPARE:
             return {"both_orders": not fields.boolean("disable_position_bias_correction")}
+        case Type.CUSTOM:
+            raise AssertionError("the service has no such type")
 
 
 def _labels(fields: Fields) -> tuple[str, ...]:
@@ -268,7 +270,7 @@ def _served(fields: Fields, name: str, settings: Settings, serve: Serve) -> Endp
     """Where the settings say that an id is served. What they do not name is never looked for: it may be any file."""
     try:
         if name in settings.models:
-            return _named(name, settings)
+            return named_endpoint(name, settings)
         default = default_endpoint(settings, serve)
         if default is None:
             fields.refuse(
@@ -287,13 +289,13 @@ def default_endpoint(settings: Settings, serve: Serve) -> Endpoint | None:
     if default is None:
         return None
     if default in settings.models:
-        return _named(default, settings)
+        return named_endpoint(default, settings)
     if default.startswith(EMBEDDED):
         return Endpoint(base_url="", model=default)
     return endpoint.resolve(Model(model=default, route=()), settings, Mark("the default model"))
 
 
-def _named(name: str, settings: Settings) -> Endpoint:
+def named_endpoint(name: str, settings: Settings) -> Endpoint:
     """The endpoint of an id of `models`, which is either served somewhere or another name for a model."""
     entry = settings.models[name]
     if "base_url" not in entry and not str(entry.get("model", "")).startswith(EMBEDDED):

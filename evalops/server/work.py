@@ -15,11 +15,11 @@ import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evalops import dataset, metrics, semantics
 from evalops.dataset import Row, Uses
@@ -45,6 +45,8 @@ MOST_AT_ONCE = 256  # jobs under way altogether
 READERS = 4  # datasets that are looked through at once, before their jobs run
 WORKERS = 32  # calls in flight to one endpoint, unless a request says otherwise
 AGAIN = 5.0  # seconds until what failed because of a full disk, for one, is tried again
+
+T = TypeVar("T")
 
 Say = Callable[[str], None]
 Step = Callable[[str], Awaitable[None]]  # of a job, by its id
@@ -104,6 +106,13 @@ class Works:
     def drop_dataset(self, job: str) -> None:
         """Take the rows of a job that was not made after all."""
         shutil.rmtree(self._folder / "jobs" / job, ignore_errors=True)
+
+    async def ask(self, what: Callable[[Client, Runtime], Coroutine[Any, Any, T]]) -> T:
+        """Something that is asked of the engine itself, and not by a job. Raises a Problem while it does not run."""
+        loop = self._loop
+        if loop is None or loop.is_closed() or self._stopping.is_set():
+            raise Problem(503, "the engine does not run now: ask again in a moment")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what(self._client, self._runtime), loop))
 
     # --- the engine's thread ---
 
@@ -247,7 +256,7 @@ class Works:
             job=job,
             evaluation=evaluation,
             generation=1,
-            total=digests.rows,
+            total=digests.rows or 0,
             submitted=digests.submitted,
             use=use,
             rows=lambda: _rows(path, use),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from evalops.dataset import Row
 from evalops.diff import Field
 from evalops.errors import Diagnostic, Mark
 from evalops.lock import Entry
-from evalops.plan import Action, Change, Plan
+from evalops.plan import Action, Change, Estimate, Plan
 from evalops.result import Verdict
 
 FORMAT = 1
@@ -66,6 +67,7 @@ def _change(change: Change, text: Text) -> dict[str, Any]:
         "fields": [_field(field, change, text) for field in change.fields],
         "rows": change.estimate.rows if paid else None,
         "calls": change.estimate.calls if paid else None,
+        **({"calls_at_least": change.estimate.fewest} if paid and change.estimate.fewest is not None else {}),
         "tokens": change.estimate.tokens if paid else None,
         "cost": change.estimate.cost if paid else None,
     }
@@ -101,9 +103,10 @@ def _totals(value: Plan) -> dict[str, Any]:
     return {
         "paid": {
             "changes": len(paid),
-            "rows": sum(change.estimate.rows for change in paid),
-            "calls": sum(change.estimate.calls for change in paid),
-            "tokens": sum(change.estimate.tokens for change in paid),
+            "rows": _sum(change.estimate.rows for change in paid),
+            "calls": _sum(change.estimate.calls for change in paid),
+            **_fewest([change.estimate for change in paid]),
+            "tokens": _sum(change.estimate.tokens for change in paid),
             "cost": None if None in costs else sum(cost or 0.0 for cost in costs),
         },
         "free": sum(1 for each in value.changes if each.action.money == "free" and each.action.is_change),
@@ -111,6 +114,19 @@ def _totals(value: Plan) -> dict[str, Any]:
         "blocked": sum(1 for _ in value.of(Action.FAILED, Action.DENIED)),
         "in_step": sum(1 for _ in value.of(Action.NOOP)),
     }
+
+
+def _fewest(paid: Sequence[Estimate]) -> dict[str, int | None]:
+    """The calls at the least, where they depend on the replies."""
+    if all(each.fewest is None for each in paid):
+        return {}
+    return {"calls_at_least": _sum(each.calls if each.fewest is None else each.fewest for each in paid)}
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None where one of them is unknown."""
+    found = list(counts)
+    return None if None in found else sum(each or 0 for each in found)
 
 
 def _mark(mark: Mark | None) -> str | None:
@@ -132,6 +148,7 @@ def entry(each: Entry) -> dict[str, Any]:
         "finished_at": each.finished_at,
         "dataset": dict(each.dataset),
         "inputs": dict(each.inputs),
+        **({"pins": dict(each.pins)} if each.pins else {}),
         "summary": dict(each.summary) if each.summary else None,
         "gates": [dict(gate) for gate in each.gates],
     }
@@ -144,9 +161,24 @@ def row(key: str, source: Row | None, verdict: Verdict, detail: Mapping[str, Any
         value["problem"] = verdict.reason
     if verdict.orders:
         value["orders"] = list(verdict.orders)
+    if verdict.votes:
+        value["votes"] = _votes(verdict, detail.get("feedbacks") or ())
+    if verdict.criteria:
+        value["criteria"] = dict(verdict.criteria)
     if verdict.rung:
         value["rung"] = verdict.rung
     found: dict[str, Any] = {"key": key, "source": source.source if source else None, "verdict": value, "job": job}
+    if detail.get("evaluators"):
+        found["evaluators"] = list(detail["evaluators"])
     if detail.get("outputs"):
         found["outputs"] = list(detail["outputs"])
+    return found
+
+
+def _votes(verdict: Verdict, feedbacks: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The single opinions, each with what its judge said."""
+    found = []
+    for vote, feedback in itertools.zip_longest(verdict.votes, feedbacks[: len(verdict.votes)]):
+        value = {"judge": vote.judge, "repeat": vote.repeat, "status": vote.status.value, "value": vote.value}
+        found.append({**value, "reason": feedback, **({"problem": vote.reason} if vote.reason else {})})
     return found

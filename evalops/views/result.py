@@ -9,6 +9,7 @@ import click
 
 from evalops.views import tables
 from evalops.views import text as words
+from evalops.views.parts import grids
 from evalops.views.safe import line, safe
 
 
@@ -23,6 +24,9 @@ def show(value: Mapping[str, Any], failing: Sequence[Mapping[str, Any]]) -> str:
         for key, title in (("label_counts", "label"), ("score_counts", "score"), ("choice_counts", "choice")):
             if summary.get(key):
                 parts.append(tables.counts(summary[key], title))
+        parts += [tables.grid(*each) for each in grids(summary)]
+        if summary.get("disagreements"):
+            parts.append(_disagreements(summary["disagreements"], value["address"]))
         parts += [click.style("warning: ", fg="yellow") + safe(each) for each in summary.get("warnings", ())]
     if value["gates"]:
         parts.append("\n".join(f"gate {words.gate(gate)}" for gate in value["gates"]))
@@ -45,6 +49,11 @@ def _head(value: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _disagreements(keys: Sequence[str], address: str) -> str:
+    named = ", ".join(line(key, 60) for key in keys)
+    return f"The votes differ most on these rows (evalops rows '{safe(address)}' has them):\n  {named}"
+
+
 def _counts(summary: Mapping[str, Any]) -> str:
     rows = words.count(summary["rows"], "row")
     text = f"{rows}: {summary['scored']} scored, {summary['invalid']} invalid, {summary['errors']} errors"
@@ -64,8 +73,10 @@ def _usage(usage: Mapping[str, Any]) -> str:
     parts = [words.count(usage["calls"], "call")]
     if usage.get("kept"):
         parts.append(f"{usage['kept']:,} replies known from before")
+    if usage.get("saved"):
+        parts.append(f"{words.count(usage['saved'], 'call')} saved by the cascade")
     tokens = usage.get("prompt_tokens")
-    parts.append("tokens unknown" if tokens is None else words.count(tokens + usage["completion_tokens"], "token"))
+    parts.append("tokens unknown" if tokens is None else words.count(tokens + (usage["completion_tokens"] or 0), "token"))
     cost, reason = usage.get("cost"), usage.get("reason")
     parts.append(f"cost unknown ({safe(reason)})" if cost is None else f"cost {cost:.4g}")
     return f"\n  {', '.join(parts)}"
@@ -76,6 +87,8 @@ def _metrics(summary: Mapping[str, Any]) -> str:
     lines = []
     for name, metric in summary["metrics"].items():
         lines.append(f"{safe(name):<{width}}  {words.metric(name, metric)}")
+        if metric.get("value") is not None and metric.get("reason"):
+            lines.append(f"{'':<{width}}  {safe(metric['reason'])}")
         bounds = summary.get("bounds", {}).get(name)
         if bounds and bounds["low"] != bounds["high"]:
             held = f"{bounds['low']:.1f} to {bounds['high']:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evalops.views import standings
 from evalops.views import text as words
 from evalops.views.safe import line, safe
 
@@ -116,15 +118,60 @@ def files(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def datasets(found: Sequence[Mapping[str, Any]]) -> str:
-    """The datasets of the specs, a line each."""
-    if not found:
-        return "No spec has a dataset."
-    table = _table("dataset", "rows", "evaluations")
+    """Datasets, a line each; `rows` is None where nobody has counted them."""
+    table = _table("dataset", "rows", "what it is", "evaluations")
     for each in found:
+        what = {"rows": "rows in the spec", "upload": "at the service"}.get(each["kind"], each["description"])
         table.add_row(
-            Text(safe(each["path"])), Text(f"{each['rows']:,}"), Text(", ".join(map(line, each["addresses"])))
+            Text(safe(each["path"])),
+            Text("" if each["rows"] is None else f"{each['rows']:,}"),
+            Text(line(what, 60)),
+            Text(", ".join(map(line, each["addresses"]))),
         )
     return _render(table)
+
+
+def dataset(value: Mapping[str, Any]) -> str:
+    """What is in one dataset, and a spec to start from."""
+    rows, repeated = words.count(value["rows"], "row"), value["repeated_rows"]
+    parts = [f"{line(value['path'])}: {rows}" + (f", {repeated:,} of them a repetition" if repeated else "")]
+    about = f" Licence: {line(value['licence'])}." if value["licence"] else ""
+    parts += [(line(value["description"], 400) + about).strip()] if value["description"] or about else []
+    parts += [f"sha256 {value['sha256']}", "", _columns(value["columns"])]
+    parts += ["and more columns"] if value["more_columns"] else []
+    parts += [
+        f"{line(each['name'])}: " + ", ".join(f"{line(word, 60)} {count:,}" for word, count in each["values"].items())
+        for each in value["columns"]
+        if each["values"]
+    ]
+    for number, row in enumerate(value["first_rows"], 1):
+        parts += ["", f"Row {number}", *(f"  {line(name)}: {line(_cell(each))}" for name, each in row.items())]
+    return "\n".join([*parts, "", "A spec to start from:", "", safe(value["spec"])])
+
+
+def _columns(columns: Sequence[Mapping[str, Any]]) -> str:
+    """The columns of a dataset; what none of them has is left out."""
+    heads = ("column", "type", "different", "empty", "absent", "length: least, median, most", "numbers")
+    rows = [
+        (
+            line(each["name"], 60),
+            ", ".join(each["types"]),
+            f"{'' if each['is_exact'] else 'about '}{each['distinct']:,}",
+            *(f"{each[name]:,}" if each[name] else "" for name in ("empties", "absent")),
+            ", ".join(f"{length:,}" for length in (each["lengths"] or {}).values()),
+            " to ".join(f"{number:g}" for number in (each["numbers"] or {}).values()),
+        )
+        for each in columns
+    ]
+    shown = [place for place in range(len(heads)) if any(row[place] for row in rows)]
+    table = _table(*(heads[place] for place in shown))
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in shown))
+    return _render(table)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def models(value: Mapping[str, Any]) -> str:
@@ -141,11 +188,32 @@ def models(value: Mapping[str, Any]) -> str:
     return "\n".join([_render(table), "", *notes])
 
 
+def ranking(value: Mapping[str, Any]) -> str:
+    """Candidates in order, a line each, with what they were ranked by above and what to know below."""
+    table = _table(*standings.columns(value))
+    for cells in standings.rows(value):
+        table.add_row(*map(Text, cells))
+    notes = [f"warning: {line(each, 400)}" for each in value["warnings"]]
+    return "\n".join([line(standings.title(value), 400), "", _render(table), *([""] if notes else []), *notes])
+
+
 def _verdict(verdict: Mapping[str, Any]) -> str:
     if verdict["status"] != "scored":
         return f"{verdict['status']}: {line(verdict.get('problem') or '')}"
     value = verdict["value"]
     return f"{value:g}" if isinstance(value, float) else line(value)
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Safe cells under column names; all but the first column that hold plain numbers stand on the right."""
+    found = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = index > 0 and all(row[index].replace(",", "").isdecimal() for row in found)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in found:
+        table.add_row(*map(Text, row))
+    return _render(table)
 
 
 def counts(values: Mapping[str, int], title: str) -> str:
@@ -166,7 +234,7 @@ def _split(summary: Mapping[str, Any]) -> str:
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Text:
     if not gates:
         return Text("")
-    failed = [safe(gate["metric"]) for gate in gates if gate["verdict"] == "failed"]
+    failed = [words.gate_name(gate) for gate in gates if gate["verdict"] == "failed"]
     if failed:
         return Text(f"failed: {', '.join(failed)}", style="red")
     return Text(f"{len(gates)} passed", style="green")

@@ -22,6 +22,11 @@ def diagnostics(found: Iterable[Diagnostic], lines: Lines) -> str:
     return "\n".join(_diagnostic(each, lines) for each in found)
 
 
+def plain(text: str) -> str:
+    """A text without its colours."""
+    return click.unstyle(text)
+
+
 def _diagnostic(each: Diagnostic, lines: Lines) -> str:
     colour = "red" if each.severity is Severity.ERROR else "yellow"
     kind = click.style(f"{each.severity.value}[{each.code}]", fg=colour, bold=True)
@@ -64,20 +69,32 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
     for each in changes:
         rows.append(_change(each, width))
         rows += _fields(each["fields"], verbose=verbose)
-    return "\n".join([*rows, "", *_summary(summary), f"Digest: {value['digest']}"])
+    return "\n".join([*rows, "", totals(summary), f"Digest: {value['digest']}"])
 
 
 def _change(each: Mapping[str, Any], width: int) -> str:
     sign = click.style(each["sign"], fg=_COLOURS.get(each["sign"]), bold=True)
-    amount = f"{count(each['rows'], 'row')}, {count(each['calls'], 'call')}" if each["rows"] is not None else ""
-    cost = f", {_money(each['cost'])}" if each["cost"] else ""
     parts = (
         f"{sign} {flat(each['address']):<{width}}",
         f"{each['action']:<7}",
-        amount + cost,
+        amount(each),
         line(each["reason"], 160),
     )
     return "  ".join(part for part in parts if part).rstrip()
+
+
+def amount(each: Mapping[str, Any]) -> str:
+    """What a change takes: rows, calls, cost; nothing where it is free."""
+    text = "rows unknown" if each["money"] == "paid" else ""
+    if each["rows"] is not None:
+        text = f"{count(each['rows'], 'row')}, {_calls(each)}"
+    return text + (f", {_money(each['cost'])}" if each["cost"] else "")
+
+
+def _calls(value: Mapping[str, Any]) -> str:
+    """`300 calls`, or `100 to 300 calls` where the replies decide."""
+    least = value.get("calls_at_least", value["calls"])
+    return f"{least:,} to {count(value['calls'], 'call')}" if least != value["calls"] else count(value["calls"], "call")
 
 
 def _fields(fields: Iterable[Mapping[str, Any]], *, verbose: bool) -> Iterable[str]:
@@ -88,10 +105,11 @@ def _fields(fields: Iterable[Mapping[str, Any]], *, verbose: bool) -> Iterable[s
                 colour = {"+": "green", "-": "red", "@": "cyan"}.get(each[:1])
                 yield f"        {click.style(safe(each), fg=colour)}"
         elif "diff" not in field or not verbose:
-            yield f"        {_short(field['before'])} -> {_short(field['after'])}"
+            yield f"        {short(field['before'])} -> {short(field['after'])}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """The value of a field on one line, a digest by its first digits."""
     if value is None:
         return "(none)"
     text = str(value)
@@ -99,22 +117,25 @@ def _short(value: Any) -> str:
     return line(f"{digest[1] or ''}{digest[2]}…" if digest else text, 80)
 
 
-def _summary(summary: Mapping[str, Any]) -> list[str]:
+def totals(summary: Mapping[str, Any]) -> str:
+    """What a plan would do and take, in one sentence."""
     paid = summary["paid"]
     parts = []
-    if paid["changes"]:
+    if paid["changes"] and paid["rows"] is None:
+        parts.append(f"{paid['changes']} to run: rows and cost unknown (files at the service are not counted)")
+    elif paid["changes"]:
         cost = "no cost" if paid["cost"] == 0 else "cost unknown (no price for a model)"
         if paid["cost"]:
             cost = f"cost about {_money(paid['cost'])}"
         parts.append(
-            f"{paid['changes']} to run: {count(paid['rows'], 'row')}, {count(paid['calls'], 'call')}, "
+            f"{paid['changes']} to run: {count(paid['rows'], 'row')}, {_calls(paid)}, "
             f"about {paid['tokens']:,} tokens, {cost}"
         )
     for key, words in (("free", "free"), ("unknown", "of unknown outcome"), ("blocked", "blocked")):
         if summary[key]:
             parts.append(f"{summary[key]} {words}")
     parts.append(f"{summary['in_step']} in step")
-    return [f"Plan: {'; '.join(parts)}."]
+    return f"Plan: {'; '.join(parts)}."
 
 
 def count(number: int, word: str) -> str:
@@ -130,19 +151,39 @@ def metric(name: str, value: Mapping[str, Any]) -> str:
     """`97.5 [91.3, 99.3]`, or why there is no number."""
     if value.get("value") is None:
         return f"none ({safe(value.get('reason') or 'unknown')})"
-    digits = 1 if name.endswith("percentage") else 2
+    digits = 1 if name.endswith("percentage") else 4 if name.endswith("variance") else 2
     # Adding zero turns the -0.0 of rounding into 0.0.
     text, low, high = (
         None if value.get(key) is None else f"{round(value[key], digits) + 0.0:.{digits}f}"
         for key in ("value", "low", "high")
     )
-    return f"{text} [{low}, {high}]" if low and high else str(text)
+    clusters = f" over {count(value['clusters'], 'cluster')}" if value.get("clusters") else ""
+    return f"{text} [{low}, {high}]{clusters}" if low and high else str(text)
 
 
 def gate(value: Mapping[str, Any]) -> str:
-    """One gate: its bound, what was held against it, and the verdict as a word."""
+    """One gate: the value that was held against its bound, the interval, the bound, and the verdict as a word."""
     bounds = " and ".join(f"{word} {value[word]:g}" for word in ("min", "max") if word in value)
     on = "" if value["on"] == "estimate" else f" ({value['on']} bound)"
     held = "none" if value["value"] is None else f"{value['value']:.4g}"
+    if "estimate" in value:
+        held += f" of {value['estimate']:.4g}"
+    if "low" in value and "high" in value:
+        held += f" [{value['low']:.4g}, {value['high']:.4g}]"
+    where = f" in {line(value['group'], 60)}" if "group" in value else ""
     reason = f": {safe(value['reason'])}" if value.get("reason") else ""
-    return f"{value['verdict']}: {safe(value['metric'])}{on} {held}, {bounds}{reason}"
+    return f"{value['verdict']}: {gate_name(value)}{on} {held}{where}, {bounds}{reason}{_failed(value)}"
+
+
+def gate_name(value: Mapping[str, Any]) -> str:
+    """What a gate looks at: a metric, of the whole or of the groups of a column."""
+    return line(value["metric"], 120) + (f" by {line(value['by'], 60)}" if "by" in value else "")
+
+
+def _failed(value: Mapping[str, Any]) -> str:
+    names = value.get("failed_groups")
+    if not names:
+        return ""
+    more = " …" if value["failed"] > 5 else ""
+    named = ", ".join(line(name, 60) for name in names[:5])
+    return f" ({value['failed']} of {value['groups']} groups: {named}{more})"

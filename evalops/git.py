@@ -1,0 +1,55 @@
+"""Asking git, in a way that runs nothing a repository brings along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 60.0
+
+# A repository can name programs in its configuration, and a folder of a pull request can pretend to be one.
+_QUIET = (
+    "--no-pager", "--literal-pathspecs", "--no-replace-objects",
+    "-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "diff.external=", "-c", "core.pager=",
+    "-c", "safe.bareRepository=explicit", "-c", "log.showSignature=false", "-c", "maintenance.auto=false",
+)  # fmt: skip
+_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    # What a partial clone lacks stays away: to fetch it would run the programs of any protocol.
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "LC_ALL": "C",
+}
+
+
+class Answer(NamedTuple):
+    """What git said. `ok` is false also where there is no git; `problem` is its first complaint."""
+
+    ok: bool
+    out: bytes
+    problem: str = ""
+
+    @property
+    def text(self) -> str:
+        """The output as text, without the line break at its end."""
+        return self.out.decode("utf-8", "surrogateescape").removesuffix("\n")
+
+
+def ask(root: Path, *arguments: str, stdin: bytes = b"") -> Answer:
+    """Runs a git command in a folder. Names of revisions and paths in `arguments` are the caller's to check."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | _ENVIRONMENT
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *_QUIET, *arguments],  # noqa: S607
+            cwd=root, capture_output=True, timeout=SECONDS, env=environment, check=False, input=stdin,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return Answer(ok=False, out=b"", problem="git is not installed")
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return Answer(ok=False, out=b"", problem=f"git could not be run: {error}")
+    complaint = done.stderr.decode("utf-8", "replace").strip().split("\n")[0]
+    return Answer(ok=done.returncode == 0, out=done.stdout if done.returncode == 0 else b"", problem=complaint)

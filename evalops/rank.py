@@ -1,0 +1,280 @@
+"""Several candidates over the same rows, in order: ranks that ties share, how sure they are, and a test against the
+leader. Values are what the results say; rows are only resampled for what a single value cannot tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from evalops import contrast, stats
+from evalops.resample import RESAMPLES, SEED, paired_mean, resampled_sums
+from evalops.result import Metric
+from evalops.standing import LOWER_IS_BETTER, Candidate, Points, Standing, scale_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+SMALL = 30  # rows with a verdict; below, an order is mostly chance
+_DRAWS = 20_000_000  # beyond, a permutation test has reached its normal limit
+_CELLS = 4_000_000
+
+
+# --- ranks ---
+
+
+def competition(values: Sequence[float], *, lower_is_better: bool = False) -> list[int]:
+    """Ranks that ties share: 1, 2, 2, 4. Values that differ in the 13th digit only are the same."""
+    rounded = [float(f"{value:.12g}") for value in values]
+    if lower_is_better:
+        rounded = [-value for value in rounded]
+    return [1 + sum(other > value for other in rounded) for value in rounded]
+
+
+def order(
+    candidates: Iterable[Candidate],
+    *,
+    metric: str,
+    is_paired: bool = True,
+    blocks: Mapping[str, str] | None = None,
+    seed: int = SEED,
+) -> tuple[Standing, ...]:
+    """The candidates by rank, then by name; those without a value last.
+
+    `is_paired`: the same key of `points` is the same row for all. `blocks` gives the cluster of a row, which is then
+    drawn as one. The order of `candidates` changes nothing.
+    """
+    lower = metric in LOWER_IS_BETTER
+    everyone = sorted(candidates, key=_name)
+    if not is_paired and blocks:
+        everyone = [replace(each, points=_blocked(each.points, blocks)) for each in everyone]
+    ranked = [each for each in everyone if each.metric.value is not None]
+    ranks = competition([each.metric.value or 0.0 for each in ranked], lower_is_better=lower)
+    pairs = sorted(zip(ranks, ranked, strict=True), key=lambda pair: pair[0])
+    drawn = _resampled([each for _, each in pairs], blocks or {}, is_paired=is_paired, seed=seed)
+    held = spans(-drawn if lower and drawn is not None else drawn, [rank for rank, _ in pairs])
+    standings = [
+        Standing(name=each.name, address=each.address, metric=each.metric, rank=rank, rank_low=low, rank_high=high)
+        for (rank, each), (low, high) in zip(pairs, held, strict=True)
+    ]
+    if pairs:
+        scale = scale_of(metric)
+        leader = pairs[0][1]
+        for place, (_, each) in enumerate(pairs[1:], 1):
+            found = _compared(each, leader, blocks or {}, scale, is_paired=is_paired, seed=seed)
+            standings[place] = replace(standings[place], **found)
+    last = [
+        Standing(name=each.name, address=each.address, metric=each.metric, reason=each.metric.reason)
+        for each in everyone
+        if each.metric.value is None
+    ]
+    return (*adjusted(standings), *last)
+
+
+def _blocked(points: Mapping[str, Points] | None, blocks: Mapping[str, str]) -> dict[str, Points] | None:
+    """The points by cluster."""
+    if points is None:
+        return None
+    found: dict[str, Points] = {}
+    for unit, (total, n) in points.items():
+        before = found.get(blocks.get(unit, unit), Points(0.0, 0))
+        found[blocks.get(unit, unit)] = Points(before.total + total, before.n + n)
+    return found
+
+
+def _name(each: Candidate | Standing) -> tuple[str, str]:
+    return each.address or "", each.name
+
+
+def adjusted(standings: Sequence[Standing]) -> list[Standing]:
+    """The standings with p-values adjusted for how many were tested."""
+    p_values = [each.p for each in standings if each.p is not None]
+    found = iter(stats.holm(p_values))
+    return [each if each.p is None else replace(each, p_adjusted=next(found)) for each in standings]
+
+
+def spans(
+    drawn: FloatArray | None, ranks: Sequence[int], *, near: float | None = None
+) -> list[tuple[int | None, int | None]]:
+    """The 95 % interval of each rank, from values of all candidates, more is better, a line a resample.
+
+    Values that differ by less than `near` are the same. (None, None) where too many resamples lack a candidate.
+    """
+    import numpy as np
+
+    values = np.empty((0, 0)) if drawn is None else drawn[~np.isnan(drawn).any(axis=1)]
+    if drawn is None or len(values) == 0 or len(values) < 0.99 * len(drawn):
+        return [(None, None)] * len(ranks)
+    near = 1e-9 * float(np.abs(values).max()) if near is None else near
+    found: list[tuple[int | None, int | None]] = []
+    for place, rank in enumerate(ranks):
+        held = 1 + np.count_nonzero(values > values[:, [place]] + near, axis=1)
+        low, high = np.quantile(held, (0.025, 0.975), method="inverted_cdf")
+        found.append((min(rank, int(low)), max(rank, int(high))))
+    return found
+
+
+def _resampled(
+    candidates: Sequence[Candidate], blocks: Mapping[str, str], *, is_paired: bool, seed: int
+) -> FloatArray | None:
+    """The candidates' values over rows drawn with replacement, a line a resample; None where a row is missing."""
+    import numpy as np
+
+    known = [each.points for each in candidates if each.points]
+    if len(known) < len(candidates) or not known:
+        return None
+    if min(len({blocks.get(unit, unit) for unit in points}) for points in known) < 2:
+        return None  # one row, or one cluster, says nothing of how much another would differ
+    chance = np.random.default_rng(seed)
+    groups = [known] if is_paired else [[each] for each in known]
+    sums = np.concatenate([_sums(group, blocks, chance) for group in groups], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold no row of a candidate
+        values: FloatArray = sums[:, 0::2] / sums[:, 1::2]
+    return values
+
+
+def _sums(group: Sequence[Mapping[str, Points]], blocks: Mapping[str, str], chance: np.random.Generator) -> FloatArray:
+    """Resampled totals and numbers of rows, side by side for each candidate of a group that shares its rows."""
+    import numpy as np
+
+    rows: dict[str, list[float]] = {}
+    for place, points in enumerate(group):
+        for unit, (total, n) in points.items():
+            line = rows.setdefault(blocks.get(unit, unit), [0.0] * (2 * len(group)))
+            line[2 * place] += total
+            line[2 * place + 1] += n
+    kinds = sorted(Counter(map(tuple, rows.values())).items())
+    features = np.array([kind for kind, _ in kinds], dtype=float)
+    return resampled_sums(features, np.array([count for _, count in kinds], dtype=np.int64), chance)
+
+
+# --- tests against the leader ---
+
+
+def _compared(
+    each: Candidate, leader: Candidate, blocks: Mapping[str, str], scale: float, *, is_paired: bool, seed: int
+) -> dict[str, Any]:
+    """The difference to the leader and its test, as fields of a standing."""
+    if each.points is None or leader.points is None:
+        return {"reason": "its rows are not here" if each.points is None else "the leader's rows are not here"}
+    if not is_paired:
+        return _apart(each, leader, seed)
+    shared = sorted(each.points.keys() & leader.points.keys())
+    pairs = [(each.points[unit], leader.points[unit]) for unit in shared]
+    if not pairs:
+        return {"reason": "it shares no row with the leader"}
+    if not blocks and all(point.n == 1 and point.total in (0.0, 1.0) for pair in pairs for point in pair):
+        return _mcnemar(pairs, scale)
+    sums: dict[str, float] = {}
+    for unit, (own, best) in zip(shared, pairs, strict=True):
+        block = blocks.get(unit, unit)
+        sums[block] = sums.get(block, 0.0) + own.total / own.n - best.total / best.n
+    # Means of blocks of several rows are brought back to the mean of the rows.
+    scale *= len(sums) / len(shared)
+    found = paired_mean(Counter(sums.values()), seed=seed)
+    difference = Metric(value=scale * found.value, n=len(shared), reason="all rows differ by the same")
+    if found.interval:
+        low, high = (scale * end for end in found.interval)
+        difference = replace(difference, low=low, high=high, reason=None)
+    return {"difference": difference, "test": "paired resampling", "p": found.p}
+
+
+def _mcnemar(pairs: Sequence[tuple[Points, Points]], scale: float) -> dict[str, Any]:
+    lost = sum(own.total < best.total for own, best in pairs)
+    gained = sum(own.total > best.total for own, best in pairs)
+    low, high = contrast.paired_rates(lost, gained, len(pairs))
+    value = (gained - lost) / len(pairs)
+    difference = Metric(value=scale * value, low=scale * low, high=scale * high, n=len(pairs))
+    return {"difference": difference, "test": "McNemar", "p": contrast.mcnemar(lost, gained)}
+
+
+def _apart(each: Candidate, leader: Candidate, seed: int) -> dict[str, Any]:
+    """Two candidates over rows of their own: the interval from theirs, and a permutation test."""
+    first, second = (tuple((each.points or {}).values()) for each in (each, leader))
+    value = (each.metric.value or 0.0) - (leader.metric.value or 0.0)
+    estimates = [
+        contrast.Estimate(metric.value, metric.low, metric.high)
+        for metric in (each.metric, leader.metric)
+        if metric.value is not None and metric.low is not None and metric.high is not None
+    ]
+    n = len(first) + len(second)
+    difference = Metric(value=value, n=n, reason="one of the two has no interval")
+    if len(estimates) == 2:
+        low, high = contrast.difference(estimates[0], estimates[1])
+        difference = Metric(value=value, low=low, high=high, n=n)
+    return {"difference": difference, "test": "permutation", "p": permutation_p(first, second, seed=seed)}
+
+
+def permutation_p(first: Sequence[Points], second: Sequence[Points], *, seed: int = SEED) -> float:
+    """The p-value of two means over different rows being the same: the share of random divisions of all rows into
+    two parts of these sizes whose means lie as far apart (R. A. Fisher, The Design of Experiments, 1935).
+    """
+    import numpy as np
+
+    kinds = sorted(Counter([*first, *second]).items())
+    features = np.array([kind for kind, _ in kinds], dtype=float)
+    counts = np.array([count for _, count in kinds], dtype=np.int64)
+    everything = counts @ features
+    own = np.array([sum(each.total for each in first), sum(each.n for each in first)], dtype=float)
+    found = _distance(own[None], everything)[0]
+    if len(kinds) * RESAMPLES > _DRAWS:
+        return _normal_p(first, second)
+    chance = np.random.default_rng(seed)
+    step = max(1, _CELLS // len(kinds))
+    as_far = 0
+    for start in range(0, RESAMPLES, step):
+        drawn = chance.multivariate_hypergeometric(counts, len(first), min(step, RESAMPLES - start), method="marginals")
+        as_far += int(np.count_nonzero(_distance(drawn @ features, everything) >= found - 1e-9 * (1 + abs(found))))
+    return (1 + as_far) / (1 + RESAMPLES)
+
+
+def _distance(sums: FloatArray, everything: FloatArray) -> FloatArray:
+    """How far the mean of a part, given as totals and numbers, lies from the mean of the rest."""
+    import numpy as np
+
+    rest = everything - sums
+    distance: FloatArray = np.abs(sums[:, 0] / sums[:, 1] - rest[:, 0] / rest[:, 1])
+    return distance
+
+
+def _normal_p(first: Sequence[Points], second: Sequence[Points]) -> float:
+    means, variance = [], 0.0
+    for part in (first, second):
+        values = [point.total / point.n for point in part]
+        means.append(math.fsum(values) / len(values))
+        variance += math.fsum((value - means[-1]) ** 2 for value in values) / len(values) ** 2
+    return math.erfc(abs(means[0] - means[1]) / math.sqrt(2 * variance)) if variance else 1.0
+
+
+# --- what to know before a decision ---
+
+
+def warnings(
+    standings: Sequence[Standing],
+    candidates: Sequence[Candidate],
+    blocks: Mapping[str, str] | None = None,
+    *,
+    is_paired: bool = True,
+) -> list[str]:
+    """Few rows, few clusters, and verdicts that are missing on different rows."""
+    counts = [each.metric.n or 0 for each in standings if each.rank is not None]
+    clusters = len(set((blocks or {}).values()))
+    found = [few(min(counts))] if counts and min(counts) < SMALL else []
+    if blocks and clusters < SMALL:
+        found.append(few(clusters, "cluster"))
+    known = sorted((each for each in candidates if each.points is not None), key=_name)
+    if is_paired and len({frozenset(each.points or ()) for each in known}) > 1:
+        said = ", ".join(f"{len(each.points or ())} of `{each.address or each.name}`" for each in known)
+        found.append(f"the candidates do not have a verdict on the same rows ({said}); tests go over the shared ones")
+    return found
+
+
+def few(n: int, what: str = "row") -> str:
+    """The warning for an order of so few rows or clusters."""
+    return f"{n} {what}{'s are' if n != 1 else ' is'} few for a ranking: below {SMALL}, intervals are rough"

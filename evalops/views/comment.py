@@ -1,0 +1,164 @@
+"""The comment on a pull request: plan, results and gates in at most so many bytes, never cut in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from evalops.views import markdown, text
+from evalops.views import review as moved
+from evalops.views.safe import cells, code, prose
+
+LIMIT = 60_000  # bytes; GitHub takes 65,536 characters
+MARKER = "<!-- evalops -->"  # by which the comment is found again
+PROBLEMS = 20  # that are shown
+
+Value = Mapping[str, Any]
+
+
+def comment(value: Value, limit: int = LIMIT) -> str:
+    """The comment with as much in it as fits: all of it, without the rows, addresses by sign, or the totals alone.
+
+    `value` has `review` and `plan` (their machine forms, None where they could not be made), `problems` and `fallen`
+    (diagnostics), `head`, `base` and the time `at`.
+    """
+    return fitting([partial(_whole, value, level) for level in _LEVELS], limit)
+
+
+def plan(value: Value, *, verbose: bool = False, limit: int = LIMIT) -> str:
+    """A plan as Markdown, short enough for a comment."""
+    digest = f"Digest: {code(value['digest'])}"
+    return fitting(
+        [
+            lambda: markdown.plan(value, verbose=verbose),
+            lambda: markdown.plan(value),
+            lambda: _joined([markdown.plan_signs(value), digest]),
+            lambda: _joined([text.totals(value["summary"]), digest]),
+        ],
+        limit,
+    )
+
+
+def review(value: Value, limit: int = LIMIT) -> str:
+    """How results moved as Markdown, short enough for a comment."""
+    since = f"Since {_base(value)}: {moved.totals(value)}."
+    return fitting(
+        [
+            lambda: markdown.review(value),
+            lambda: _joined([since, *markdown.failing(value), *markdown.results(value)]),
+            lambda: _joined([since, *markdown.review_signs(value)]),
+            lambda: _joined([since]),
+        ],
+        limit,
+    )
+
+
+def fitting(levels: Sequence[Callable[[], str]], limit: int) -> str:
+    """The first of several texts that is not longer than `limit` bytes, else the last."""
+    found = ""
+    for level in levels:
+        found = level()
+        if len(found.encode()) <= limit:
+            break
+    return found
+
+
+def _base(value: Value) -> str:
+    return f"{code(value['base']['commit'][:12])} ({code(value['base']['name'], 100)})"
+
+
+def _joined(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+# --- the comment's levels ---
+
+
+def _whole(value: Value, level: Callable[[Value], list[str]]) -> str:
+    short = [] if level is _full else ["_Shortened to fit: `evalops diff` and `evalops plan` show all of it._"]
+    return _joined([MARKER, "### evalops", _head(value), *level(value), *short])
+
+
+def _head(value: Value) -> str:
+    """The totals of everything, and of which revisions they are: on every level."""
+    lines = []
+    if value["problems"]:
+        errors = sum(each["severity"] == "error" for each in value["problems"])
+        warnings = len(value["problems"]) - errors
+        counts = [text.count(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number]
+        lines.append(f"**{' and '.join(counts)}**")
+    if value["review"]:
+        gates = value["review"]["totals"]["failed_gates"] + len(value["fallen"])
+        lines.append(f"**{text.count(gates, 'gate')} failing**" if gates else "No gate fails")
+        lines.append(f"Results: {moved.totals(value['review'])}")
+    lines.append(text.totals(value["plan"]["summary"]) if value["plan"] else "No plan: the specs have errors")
+    about = [f"head {code(value['head'][:12])}"] if value["head"] else []
+    about += (
+        [f"base {code(value['base']['commit'][:12])} ({code(value['base']['name'], 100)})"] if value["base"] else []
+    )
+    return "\n".join([*(f"- {each}" for each in lines), "", f"{', '.join([*about, value['at']])}"])
+
+
+def _full(value: Value) -> list[str]:
+    return _parts(value, with_rows=True)
+
+
+def _without_rows(value: Value) -> list[str]:
+    return _parts(value, with_rows=False)
+
+
+def _parts(value: Value, *, with_rows: bool) -> list[str]:
+    parts = _problems(value)
+    found = value["review"]
+    if found:
+        shown = [
+            *markdown.failing(found),
+            *_fallen(value),
+            *markdown.results(found),
+            *markdown.reasons(found, with_rows=with_rows),
+        ]
+        parts += ["#### Results", *shown] if shown else []
+    if value["plan"] and any(each["action"] != "noop" for each in value["plan"]["changes"]):
+        parts += ["#### Not applied yet", markdown.plan(value["plan"]).removesuffix("\n")]
+    return parts
+
+
+def _fallen(value: Value) -> list[str]:
+    """What is worse than its spec allows, against the base."""
+    lines = [f"- {prose(each['message'], 300)}" for each in value["fallen"]]
+    return ["\n".join(lines)] if lines else []
+
+
+def _problems(value: Value) -> list[str]:
+    rows = [
+        [code(_place(each)), each["severity"], code(each["code"]), prose(each["message"], 300)]
+        for each in value["problems"][:PROBLEMS]
+    ]
+    if not rows:
+        return []
+    more = len(value["problems"]) - len(rows)
+    table = [cells(("where", "", "", "what")), cells(["---"] * 4), *map(cells, rows)]
+    return ["#### Problems", "\n".join(table), *([f"and {more} more"] if more > 0 else [])]
+
+
+def _place(problem: Value) -> str:
+    return ":".join(str(problem[key]) for key in ("path", "line") if problem[key] is not None) or "-"
+
+
+def _signs(value: Value) -> list[str]:
+    parts = []
+    if value["review"]:
+        addresses = dict.fromkeys(each["address"] for each in [*value["review"]["failed_gates"], *value["fallen"]])
+        parts += [markdown.named("gates failing", addresses)] if addresses else []
+        parts += markdown.review_signs(value["review"])
+    if value["plan"]:
+        parts += ["#### Not applied yet", markdown.plan_signs(value["plan"])]
+    return parts
+
+
+def _totals(value: Value) -> list[str]:
+    return []
+
+
+_LEVELS = (_full, _without_rows, _signs, _totals)

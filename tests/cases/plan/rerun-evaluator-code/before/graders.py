@@ -1,0 +1,2 @@
+def polite(response, gold, row):
+    return "please" in response.lower()
