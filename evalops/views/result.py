@@ -76,7 +76,8 @@ def _usage(usage: Mapping[str, Any]) -> str:
     if usage.get("saved"):
         parts.append(f"{words.count(usage['saved'], 'call')} saved by the cascade")
     tokens = usage.get("prompt_tokens")
-    parts.append("tokens unknown" if tokens is None else words.count(tokens + (usage["completion_tokens"] or 0), "token"))
+    total = None if tokens is None else tokens + (usage["completion_tokens"] or 0)
+    parts.append("tokens unknown" if total is None else words.count(total, "token"))
     cost, reason = usage.get("cost"), usage.get("reason")
     parts.append(f"cost unknown ({safe(reason)})" if cost is None else f"cost {cost:.4g}")
     return f"\n  {', '.join(parts)}"
