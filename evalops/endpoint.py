@@ -205,6 +205,14 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
+def is_here(url: str) -> bool:
+    """Whether a URL is of this machine: of `evalops serve`, for one."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def _is_address(host: str) -> bool:
     # Besides dotted quads, resolvers take `127.1`, `0x7f.1` and `2130706433` for addresses.
     return ":" in host or re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*", host, re.I) is not None

@@ -14,7 +14,8 @@ What an evaluate may meet, one word each in `Behaviour.evaluate`, in turn, or by
     missing                        200 without the first evaluator
     quota                          429, and nothing is left of the month
 
-A row passes if its output says `truth=pass` or `truth=polite`; else it fails. `score=0.3` in it is the score.
+A row passes if its output says `truth=pass` or `truth=polite`; else it fails. `score=0.3` in it is the score,
+and `toxicity=fail` goes before for evaluators of that family.
 """
 
 from __future__ import annotations
@@ -236,6 +237,8 @@ class PatronusService:
             return {**head, "status": "validation_error", "error_message": why, "evaluation_result": None}
         said = re.search(r"score=([0-9.]+)", text)
         passed = bool(re.search(r"truth=(pass|polite)", text)) if not said else float(said[1]) >= 0.5
+        own = re.search(rf"\b{family}=(pass|fail)", text)
+        passed = own[1] == "pass" if own else passed
         strategy = item.get("explain_strategy") or "always"
         explains = strategy == "always" or strategy == ("on-success" if passed else "on-fail")
         why = f"because it is {passed}" + (f", {KEY}" if self.behaviour.echo else "")

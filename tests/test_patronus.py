@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -187,17 +189,25 @@ def test_scores_are_the_mean_of_the_evaluators(folder: Folder, service: Patronus
 
 
 def test_how_evaluators_are_combined_is_graded_again_for_nothing(folder: Folder, service: PatronusService) -> None:
-    folder.rows([{"question": "q1", "answer": "truth=fail"}, {"question": "q2", "answer": "truth=pass"}])
+    folder.rows(
+        [
+            {"question": "q1", "answer": "truth=fail toxicity=pass"},
+            {"question": "q2", "answer": "truth=pass toxicity=fail"},
+        ]
+    )
     spec(folder).applied()
     asked = service.ledger.requests
+    assert folder.summary()["label_counts"] == {"pass": 0, "fail": 2}
+    assert [each["verdict"]["value"] for each in folder.rows_of()] == ["fail", "fail"]
     spec(folder, patronus={"combine": "any_pass"})
     assert folder.actions() == {"tone": "regrade"}
     folder.applied()
-    assert service.ledger.requests == asked and folder.summary()["label_counts"] == {"pass": 1, "fail": 1}
+    assert service.ledger.requests == asked and folder.summary()["label_counts"] == {"pass": 2, "fail": 0}
+    assert [each["verdict"]["value"] for each in folder.rows_of()] == ["pass", "pass"]
     shutil.rmtree(folder.root / ".evalops")  # then from the verdicts file
     spec(folder)
     folder.applied()
-    assert service.ledger.requests == asked and folder.actions() == {"tone": "noop"}
+    assert service.ledger.requests == asked and folder.summary()["label_counts"] == {"pass": 0, "fail": 2}
 
 
 def test_half_an_answer_is_no_verdict() -> None:
@@ -320,6 +330,25 @@ def test_a_key_that_is_missing_is_found_before_there_is_an_experiment(
     assert folder.run("validate").code == folder.run("plan").code == 0
 
 
+@pytest.mark.parametrize(
+    ("remote", "said"),
+    [
+        ({"base_url": "https://other.example.com"}, "may be sent to Patronus only"),
+        ({"base_url": "https://other.example.com", "credential": "none"}, "`none` is not in evalops.yaml"),
+        (
+            {"base_url": "https://other.example.com", "credential": "us"},
+            "`us` is not bound to https://other.example.com",
+        ),
+        ({"base_url": "http://other.example.com", "credential": "us"}, "`us` is not bound to http://other.example.com"),
+    ],
+)
+def test_a_key_goes_to_its_own_service_only(folder: Folder, remote: dict[str, str], said: str) -> None:
+    credentials = {"us": {"env": "PATRONUS_API_KEY", "origins": ["https://api.patronus.ai"]}}
+    folder.settings(providers={"patronus": remote}, credentials=credentials)
+    done = spec(folder).apply()
+    assert done.code == 1 and said in done.err, done
+
+
 @pytest.mark.parametrize("words", [["502+"], ["drop+"], ["drop"], ["500", "drop+"]])
 def test_an_experiment_is_made_once(folder: Folder, service: PatronusService, words: list[str]) -> None:
     service.behave(Behaviour(other=words))
@@ -402,7 +431,7 @@ def test_the_pace_grows_until_there_is_too_much() -> None:
 
 
 def test_calls_under_way_follow_the_pace(folder: Folder, service: PatronusService) -> None:
-    service.behave(Behaviour(latency=0.02))
+    service.behave(Behaviour(latency=0.15))
     folder.rows(rows(120))
     spec(folder, patronus={"num_workers": 20}).applied()
     assert FIRST_WINDOW < service.ledger.max_in_flight <= 20
@@ -446,6 +475,10 @@ def test_a_killed_apply_goes_on_at_the_first_missing_row(folder: Folder, service
     spec(folder)
     kill(folder, service, 40)
     assert folder.entry()["status"] == "pending"
+    (store,) = (folder.root / ".evalops").glob("patronus-*.sqlite")
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        (landed,) = database.execute("SELECT count(*) FROM rows").fetchone()
+    assert landed >= service.ledger.taken - service.ledger.max_in_flight > 0
     folder.applied()
     assert folder.summary()["rows"] == 120 == folder.summary()["scored"] + folder.summary()["invalid"]
     kept = Counter((each["log_id"], each["evaluator_id"]) for each in service.captured)

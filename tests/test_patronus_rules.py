@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import patronus_service
 import pytest
 import yaml
 from conftest import Cli, Folder
+from evaluations import evaluation
+from hypothesis import given
+from hypothesis import strategies as st
 
-from evalops.patronus import Grader
+from evalops.dataset import Row
+from evalops.errors import Mark, has_errors
+from evalops.patronus import Grader, Patronus, needs
+from evalops.providers import patronus_request as wire
 from evalops.providers import patronus_rules as rules
 
 SPEC = """\
@@ -240,4 +248,29 @@ def test_a_column_that_is_not_there_is_named_where_it_is_mapped(folder: Folder, 
     ],
 )
 def test_what_a_family_needs_is_known_by_its_name(grader: Grader, needed: tuple[str, ...]) -> None:
-    assert rules.needs(grader) == needed
+    assert needs(grader) == needed
+
+
+TEXTS = st.sampled_from(["", "a text", None])
+KINDS = st.sampled_from(["image/png", "image/gif", "audio/mp3", None, 5])
+ATTACHED = st.fixed_dictionaries(
+    {}, optional={"url": st.sampled_from(["https://x.test/a", "", None]), "media_type": KINDS}
+)
+CELLS = st.fixed_dictionaries(
+    {"task_input": TEXTS, "task_output": TEXTS},
+    optional={
+        "task_context": st.none() | st.integers(48, 53).map(lambda count: ["x"] * count) | st.just("one text"),
+        "attachments": st.none() | st.lists(ATTACHED, max_size=2),
+    },
+)
+
+
+@given(cells=CELLS)
+def test_a_row_is_refused_here_if_and_only_if_the_service_refuses_it(cells: dict[str, Any]) -> None:
+    asked = Patronus(graders=(Grader("judge"),), columns={name: name for name in cells})
+    row = Row(0, 1, cells)
+    problems = list(
+        rules.check_rows(replace(evaluation(), patronus=asked), [row], lambda row, column: Mark("rows.jsonl", 1, 1))
+    )
+    body = wire.evaluate(asked, row, asked.graders, key="k", mark="m", experiment="1", log_id="l")
+    assert has_errors(problems) == (patronus_service.check(json.loads(wire.encode(body))) is not None)

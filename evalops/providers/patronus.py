@@ -27,13 +27,12 @@ from evalops.providers import patronus_request as wire
 from evalops.providers import patronus_rows
 from evalops.providers import patronus_rules as rules
 from evalops.providers.base import Job, Listing, Refused, Request, Unclear
-from evalops.providers.client import Client
+from evalops.providers.client import Client, key_of
 from evalops.providers.patronus_call import Caller, Work, log_id
 from evalops.providers.patronus_inventory import MOST_SOUGHT, Experiment, Service
 from evalops.providers.patronus_loop import Following, Run, now
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Usage, Verdict
-from evalops.secret import Secret
 from evalops.settings import Credential, Limits, Remote
 from evalops.spec import Evaluation
 
@@ -374,7 +373,7 @@ class Provider:
             mark = self._settings.mark("providers", self.name, "base_url")
             binding = self._binding(mark)
             self._opened = self._make(
-                self._url, _key(binding), service="Patronus", key_name=binding.env, key_header=HEADER, mark=mark
+                self._url, key_of(binding), service="Patronus", key_name=binding.env, key_header=HEADER, mark=mark
             )
         return self._opened
 
@@ -382,7 +381,7 @@ class Provider:
         """The credential of the service: by default PATRONUS_API_KEY, for Patronus itself or this machine only."""
         name, here = self._remote.credential, self.origin
         if name is None:
-            is_here = endpoint.is_loopback(_host(self._url))
+            is_here = endpoint.is_here(self._url)
             if self._remote.base_url is None or here == URL or is_here:
                 return Credential(name=self.name, env=KEY, origins=(here or "",))
             message = f"{KEY} may be sent to Patronus only, and `base_url` is {here}"
@@ -441,30 +440,4 @@ def _job(record: JobRecord) -> Job:
         finished_at=record.finished_at,
         message=record.message,
         pins=_names(_told(record)),
-    )
-
-
-def _host(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _key(credential: Credential) -> Secret:
-    value = os.environ.get(credential.env, "").strip()
-    try:
-        if value:
-            return Secret(value)
-        why = "is not set"
-    except ValueError as error:
-        why = f"holds no key: {error}"
-    raise EvalopsError(
-        Diagnostic(
-            code="provider/no-key",
-            message=f"the environment variable {credential.env} {why}",
-            hint=f"it holds the key for {', '.join(credential.origins)}",
-        )
     )

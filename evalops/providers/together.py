@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from evalops import endpoint, sources
 from evalops.dataset import Row
@@ -25,7 +24,7 @@ from evalops.project import Project
 from evalops.providers import together_models, together_rows, together_uploads
 from evalops.providers import together_request as wire
 from evalops.providers.base import Job, Listing, Refused, Request, Unclear
-from evalops.providers.client import Answer, Client
+from evalops.providers.client import Answer, Client, key_of
 from evalops.providers.together_files import ID, Files, unreadable
 from evalops.providers.together_follow import Following
 from evalops.providers.together_inventory import TogetherInventory
@@ -89,10 +88,7 @@ class Together:
     @property
     def _is_here(self) -> bool:
         """Whether the service runs on this machine: `evalops serve`, for one."""
-        try:
-            return endpoint.is_loopback(urlsplit(self._url).hostname or "")
-        except ValueError:
-            return False
+        return endpoint.is_here(self._url)
 
     # --- offline ---
 
@@ -305,7 +301,7 @@ class Together:
             mark = self._settings.mark("providers", self.name, "base_url")
             binding = self._binding(mark)
             self._opened = self._make(
-                self._url, _key(binding), service="Together", key_name=binding.env, mark=mark
+                self._url, key_of(binding), service="Together", key_name=binding.env, mark=mark
             )  # fmt: skip
         return self._opened
 
@@ -338,7 +334,7 @@ class Together:
         for model in evaluation.models:
             credential = self._credential(evaluation, model)
             if credential is not None:
-                found[str(model.route[0])] = _key(credential)
+                found[str(model.route[0])] = key_of(credential)
         if found:
             self._client.hide(found.values())
         return found
@@ -403,23 +399,6 @@ def _job(value: Mapping[str, Any]) -> Job | None:
         message=(str(message)[:500] if message else f"Together says `{word}`") if status is Status.FAILED else None,
         told={"type": value.get("type"), "parameters": value.get("parameters")},
         results=results if isinstance(results, dict) else None,
-    )
-
-
-def _key(credential: Credential) -> Secret:
-    value = os.environ.get(credential.env, "").strip()
-    try:
-        if value:
-            return Secret(value)
-        why = "is not set"
-    except ValueError as error:
-        why = f"holds no key: {error}"
-    raise EvalopsError(
-        Diagnostic(
-            code="provider/no-key",
-            message=f"the environment variable {credential.env} {why}",
-            hint=f"it holds the key for {', '.join(credential.origins)}",
-        )
     )
 
 
