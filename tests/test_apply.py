@@ -681,6 +681,7 @@ def test_a_second_signal_stops_at_once(folder: Folder, server: Server) -> None:
     assert folder.summary()["scored"] == 12
 
 
+@pytest.mark.slow
 def test_a_hangup_that_is_ignored_stays_ignored(folder: Folder, server: Server) -> None:
     server.config = Config(latency_ms=40)
     folder.rows(truths(40)).spec(judge={"num_workers": 4})

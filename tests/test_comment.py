@@ -307,6 +307,7 @@ def large(count: int, *, address: str = "evaluation-{:04}-of-a-project", flips: 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_comment_is_left_out_by_levels_and_never_cut() -> None:
     sizes = []
     for count in (1, 10, 60, 400, 2_000):
@@ -324,6 +325,7 @@ def test_a_comment_is_left_out_by_levels_and_never_cut() -> None:
     assert "evaluation-" not in totals and len(totals) < 1_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["`|" * 40 + "{}", "ü" * 100 + "{}"])
 def test_two_thousand_evaluations_stay_below_the_limit_and_say_the_totals(address: str) -> None:
     value = large(2_000, address=address, flips=1)

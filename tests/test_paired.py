@@ -158,6 +158,7 @@ def test_a_row_that_is_twice_in_a_result_is_refused() -> None:
     assert "`row000000`" in caught.value.diagnostics[0].message
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_soon_compared() -> None:
     chance = random.Random(1)
     before = [float(chance.randint(1, 5)) for _ in range(100_000)]

@@ -248,6 +248,7 @@ def test_the_list_page_by_page(tg: Tg, server: Served, models: Server, tmp_path:
     assert "No evals found" in tg.ok("evals", "list", "--status", "running").out
 
 
+@pytest.mark.slow
 def test_what_is_refused_ends_with_a_message(tg: Tg, models: Server, tmp_path: Path) -> None:
     wrong = tg("evals", "list", TOGETHER_API_KEY="sk-wrong")
     assert wrong.code == 1

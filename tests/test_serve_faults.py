@@ -66,6 +66,7 @@ def undisturbed(folder: Path, models: Server, *datasets: list[dict[str, Any]]) -
 # --- many at once ---
 
 
+@pytest.mark.slow
 def test_fifty_jobs_from_eight_clients(tmp_path: Path) -> None:
     with serve() as models, served(tmp_path, model_url=models.url) as server:
         datasets = [replies(6, of=f"job {number}") for number in range(50)]
@@ -84,6 +85,7 @@ def test_fifty_jobs_from_eight_clients(tmp_path: Path) -> None:
         assert models.stats()["repeats"] == 0
 
 
+@pytest.mark.slow
 def test_a_hanging_endpoint_holds_up_none_but_its_own_jobs(tmp_path: Path) -> None:
     with serve(Config(faults={"hang": 1.0})) as hanging, serve() as models:
         settings = {"models": {SERVERLESS: {"base_url": models.url}, DEDICATED: {"base_url": hanging.url}}}
@@ -155,6 +157,7 @@ def test_kills_at_any_time(tmp_path: Path, seed: int) -> None:
         assert outcomes == undisturbed(tmp_path / "undisturbed", models, *datasets)
 
 
+@pytest.mark.slow
 def test_a_kill_while_results_are_written(tmp_path: Path, models: Server) -> None:
     rows = [{"response": "..." + "." * (number % 90)} for number in range(3000)]  # nothing to judge: no call
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
@@ -173,6 +176,7 @@ def test_a_kill_while_results_are_written(tmp_path: Path, models: Server) -> Non
     assert models.ledger.requests == 0
 
 
+@pytest.mark.slow
 def test_kills_between_the_steps_of_a_client(tmp_path: Path, models: Server) -> None:
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         file = client.upload(replies(20))
@@ -220,6 +224,7 @@ def test_a_stop_keeps_every_answered_row(tmp_path: Path, models: Server, number:
     assert models.ledger.requests == 200
 
 
+@pytest.mark.slow
 def test_signals_again_and_again(tmp_path: Path, models: Server) -> None:
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         job = client.create(client.upload(replies(100)))
@@ -255,6 +260,7 @@ def test_a_stop_waits_for_no_answer_that_does_not_come(tmp_path: Path) -> None:
 # --- endpoints and their tokens ---
 
 
+@pytest.mark.slow
 def test_a_token_is_gone_with_the_server_that_knew_it(tmp_path: Path, models: Server) -> None:
     judge = {
         "model": EXTERNAL,
@@ -279,6 +285,7 @@ def test_a_token_is_gone_with_the_server_that_knew_it(tmp_path: Path, models: Se
     assert not [path for path in server.store.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_comes_back(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -345,6 +352,7 @@ def dataset_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]
         assert "Traceback" not in server.stderr()
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_deleted_while_its_job_runs(tmp_path: Path, models: Server) -> None:
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         file = client.upload(replies(60))
@@ -398,6 +406,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_disk_without_room(small_disk: Path, models: Server, what: str) -> None:

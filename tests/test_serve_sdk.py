@@ -407,6 +407,7 @@ def test_the_upload_in_one_step(http: httpx.Client) -> None:
 # --- the list of jobs ---
 
 
+@pytest.mark.slow
 def test_a_thousand_jobs(models: Server, tmp_path: Path) -> None:
     statuses = ["completed", "error", "user_error", "completed"]
     request = json.dumps({"type": "classify", "parameters": {"judge": {"model": "x"}, "labels": ["a", "b"]}})
