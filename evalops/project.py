@@ -189,6 +189,12 @@ class Project:
         self._refuse_tracked_state()
         taken = "another apply is running in this project"
         with hold.held(self.state / "apply.lock", "apply/locked", taken):
+            ignore = self.state / ".gitignore"
+            with contextlib.suppress(
+                OSError
+            ):  # it only saves a mistake: what follows is told where it cannot be written
+                if not ignore.exists():
+                    ignore.write_text("*\n", encoding="utf-8")
             yield
 
     def _refuse_tracked_state(self) -> None:

@@ -291,12 +291,21 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
 
 
+def test_an_apply_hides_its_state_from_git(folder: Folder, project: Project) -> None:
+    git(folder.root, "init", "-q")
+    with project.apply_lock():
+        folder.write({".evalops/store.sqlite": "ours"})
+    git(folder.root, "add", "-A")
+    with project.apply_lock():  # which tracked state would refuse
+        pass
+
+
 def test_state_that_came_with_the_repository_is_refused(folder: Folder, project: Project, home: Path) -> None:
     git(folder.root, "init", "-q")
     folder.write({".evalops/store.sqlite": "planted"})
     with project.apply_lock():
         pass
-    git(folder.root, "add", "-A")
+    git(folder.root, "add", "--force", "-A")
     with pytest.raises(EvalopsError, match="git tracks files below"), project.apply_lock():
         pass
 
