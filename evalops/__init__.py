@@ -7,6 +7,7 @@ A spec becomes a plan in pure steps, values in and values out; each module impor
     emit         a value as YAML that reads well
     document     YAML with the place of every key       dataset      rows as a stream, row keys
     schema       JSON Schema checks in plain words      result       verdicts and summaries
+    layout       one layout for every spec
     settings     evalops.yaml                           stats        intervals and tests
     matrix       one spec, many evaluations             metrics      from verdicts to a summary, gates
     patronus     what that service is asked, as values
@@ -50,7 +51,7 @@ two together; `proof` is what `check` proves, by the `evidence` behind each lock
     views/       what people and programs see, from values to text
     cli/         one thin file a verb, and the one error boundary
     benchmarks/  the named datasets that ship with the package, and their registry
-    starter/     what `evalops init` writes
+    starter/     what `evalops init` writes, and workflows/ with --ci
 """
 
 from importlib import import_module

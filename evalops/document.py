@@ -217,6 +217,11 @@ class _Frame:
         return self.next is None and self.into is not None
 
 
+def events(text: str) -> Iterator[Any]:
+    """The parser's events of a text that `parse` could read, for what goes by its lines rather than its values."""
+    return _events(_FASTEST, text)
+
+
 def _events(loader: Callable[[str], Any], text: str) -> Iterator[Any]:
     """The parser's events; whatever it raises is a YAMLError."""
     try:

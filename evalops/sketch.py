@@ -51,8 +51,8 @@ def of_set(name: str, entry: Any) -> dict[str, Any]:
         spec["pass_labels"] = list(entry.pass_labels)
         spec["model_to_evaluate"] = entry.response
     else:
-        spec["model_to_evaluate"] = {"model": MODEL, "input_template": entry.template}
         spec["evaluator"] = dict(entry.evaluator)
+        spec["model_to_evaluate"] = {"model": MODEL, "input_template": entry.template}
     spec["gold"] = "gold"
     spec["group_by"] = [each for each in _GROUPS if each in entry.columns]
     return spec | ({"cluster": entry.cluster} if entry.cluster else {})

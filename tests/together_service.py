@@ -285,7 +285,10 @@ class _Connection(socketserver.BaseRequestHandler):
         while (head := stream.readline()).strip():
             name, _, value = head.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
-        body = stream.read(int(headers.get("content-length", 0)))
+        size = int(headers.get("content-length", 0))
+        body = stream.read(size)
+        if len(body) < size:
+            return False  # who sent it is gone
         self.headers = headers
         self._route(method, target, body)
         return False

@@ -15,6 +15,7 @@ from evalops import __version__
 COMMANDS = {
     "init": "Write a starter project that applies at once.",
     "validate": "Check every spec and dataset; all problems of all files at once.",
+    "fmt": "Write specs in one layout; no value and no fingerprint changes.",
     "plan": "Show what apply would do and what it would cost.",
     "apply": "Run what is new, collect what is finished, and write the lockfiles.",
     "status": "List every evaluation with its last result.",

@@ -23,19 +23,28 @@ NAMES = {"gitignore": ".gitignore", "gitattributes": ".gitattributes"}
 @click.command("init")
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--project", "folder", type=click.Path(path_type=Path), help="The same as DIRECTORY.")
-def command(directory: Path | None, folder: Path | None) -> None:
+@click.option("--ci", is_flag=True, help="Write workflows and a commit hook for the project that is there.")
+def command(directory: Path | None, folder: Path | None, *, ci: bool) -> None:
     """Write a starter project that applies at once to DIRECTORY, by default to this folder.
 
     Two evaluations with their rows, judged by a small model on this machine: no key, no server. Nothing is
     overwritten: where a file is in the way, nothing is written at all.
 
+    --ci is for a project in a git repository: workflows that review a pull request without any secret, post one
+    comment and apply from a protected environment, a hook for pre-commit, and .gitattributes. A file that is there
+    already stays as it is.
+
     \b
     evalops init demo
     evalops --project demo apply
+    evalops init --ci demo
     """
     from evalops.views.safe import line
 
     root = directory or folder or click.get_current_context().find_root().obj or Path()
+    if ci:
+        _write_workflows(root)
+        return
     _refuse_inside_project(root)
     starter = _starter()
     _refuse_obstacles(root, starter)
@@ -47,6 +56,26 @@ def command(directory: Path | None, folder: Path | None) -> None:
     else:
         answer(f"The starter project is in {where} already.\n")
     say(_next(root))
+
+
+def _write_workflows(folder: Path) -> None:
+    from evalops import project
+    from evalops.cli import workflows
+    from evalops.views.safe import line
+
+    root, contents = workflows.of(project.find(folder, explicit=folder != Path()).root)
+    obstacles = {name: _obstacle(root, name, data) for name, data in contents.items()}
+    kept = [name for name, obstacle in obstacles.items() if obstacle]
+    missing = {name: data for name, data in contents.items() if not os.path.lexists(root / name) and name not in kept}
+    _write(root, missing)
+    if missing:
+        answer(f"Wrote to `{line(root)}`:\n" + "".join(f"  {name}\n" for name in missing))
+    elif not kept:
+        answer("The workflows are there already.\n")
+    if kept:
+        say("Left as they are, since they say something else:\n" + "".join(f"  {name}\n" for name in kept))
+    if any(name.endswith("evalops-apply.yaml") for name in missing):
+        say("What evalops-apply.yaml needs before its first time stands in its first lines.")
 
 
 def _starter() -> dict[str, bytes]:

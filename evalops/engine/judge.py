@@ -89,8 +89,7 @@ class Judge:
 
     async def _compare(self, asked: _Asked) -> Verdict:
         if not self._evaluation.both_orders:
-            # Which response stands first is a function of the row, so that no candidate has the slot for itself.
-            return await self._one_order(asked, flipped=int(asked.key[:8], 16) % 2 == 1)
+            return await self._one_order(asked, flipped=is_flipped(asked.key))
         given, flipped = await asyncio.gather(self._question(asked), self._question(asked, flipped=True))
         orders = (CHOICES.get(str(given[0].value)), FLIPPED.get(str(flipped[0].value)))
         asked.detail["feedbacks"] = [reading.feedback or reading.detail or None for reading, _ in (given, flipped)]
@@ -194,6 +193,14 @@ class Judge:
         if self._is_embedded:
             return [{"role": "user", "content": "\n\n".join(text for text in (system, user) if text)}]
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def is_flipped(key: str) -> bool:
+    """Whether the second response stands first where a row is asked about in one order.
+
+    That is a function of the row, so that no candidate has the slot for itself.
+    """
+    return int(key[:8], 16) % 2 == 1
 
 
 def _shown(response: Any) -> str:

@@ -34,6 +34,11 @@ GRACE = 5.0  # seconds that calls in flight have to end after a stop
 FEWEST = 4  # rows under way at the least where each takes many votes: the last vote of one must not keep all waiting
 
 
+def encoded(model: str, body: Mapping[str, Any]) -> bytes:
+    """A request as it is sent, and as the cache knows it."""
+    return _encode({"model": model, **body}).encode("utf-8", "backslashreplace")
+
+
 @dataclass(slots=True, kw_only=True)
 class Target:
     """Where the calls of one model go: an endpoint, or several that serve the same (one process a core).
@@ -226,7 +231,7 @@ class Run:
 
         async def ask(route: Route, body: dict[str, Any], repeat: int) -> Reply:
             with target.pick() as endpoint:
-                data = _encode({"model": endpoint.model, **body}).encode("utf-8", "backslashreplace")
+                data = encoded(endpoint.model, body)
                 parts = (head, route.encode(), data)
                 # JSON holds no zero byte, so no body is another one's repeat.
                 key = hashlib.sha256(b"\0".join(parts if repeat == 1 else (*parts, b"%d" % repeat))).digest()
