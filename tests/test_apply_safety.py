@@ -186,6 +186,7 @@ def test_the_schedules_hold_what_they_should() -> None:
         assert sum(name in each.behaviour for each in found) > 100, name
 
 
+@pytest.mark.slow
 def test_a_broken_apply_is_caught(tmp_path: Path) -> None:
     """The checks can fail: each of these applies would pay twice, lose a job or believe a stranger."""
     wanted = [each for mutant in MUTANTS for each in scenes(mutant)]
@@ -264,6 +265,7 @@ def test_who_waits_finds_what_an_earlier_apply_lost(home: Home) -> None:
     assert home.service.asked["create"] == len(home.service.ledger) == 2
 
 
+@pytest.mark.slow
 def test_who_waits_sends_again_what_was_never_there(home: Home) -> None:
     """Once that is proven, and not before."""
     home.service.behave(Behaviour(create=["502"], pending=True))

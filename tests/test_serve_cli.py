@@ -156,6 +156,7 @@ def test_files_from_their_upload_to_their_end(tg: Tg, tmp_path: Path) -> None:
     assert f"there is no file `{file}`" in gone.out + gone.err
 
 
+@pytest.mark.slow
 def test_classify_from_a_local_path_to_its_results(tg: Tg, server: Served, models: Server, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "answers.jsonl", ANSWERS)
     kind = ["--type", "classify", "--labels", "polite,rude", "--pass-labels", "polite"]
