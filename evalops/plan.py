@@ -302,6 +302,7 @@ def bounds(gates: Iterable[Mapping[str, Any]]) -> dict[Any, tuple[Any, ...]]:
 
 def _other_work(base: Change, entry: Entry | None, scene: _Scene) -> Change:
     """The lock does not hold this work: it may exist elsewhere, else it is paid for."""
+    base = replace(base, generation=1)  # that other work was run again says nothing of this one
     finished = scene.finished.get(base.fingerprint)
     if finished:
         path, other = finished

@@ -27,7 +27,9 @@ def of_columns(name: str, path: str, found: Survey) -> dict[str, Any]:
     key = _first(_IDS, columns, lambda each: each.is_exact and each.distinct == found.rows)
     apart = {*_IDS, *_TRUTHS, *_GROUPS, response}
     there = [each.name for each in found.columns if not each.absent and each.name not in _TRUTHS]
-    shown = ([each for each in there if each not in apart] or there)[:MOST_SHOWN]
+    # A judge is shown texts. A column of few values or of numbers is what somebody found, more often than not.
+    texts = [each for each in there if each not in apart and _is_text(columns[each], found.rows)]
+    shown = (texts or [each for each in there if each not in apart] or there)[:MOST_SHOWN]
     names = _variables(list(dict.fromkeys([*shown, *([response] if response else [])])))
     labels = _labels(columns[truth]) if truth else None
     dataset = {"path": path, "id": key, "columns": {ours: theirs for theirs, ours in names.items() if ours != theirs}}
@@ -74,6 +76,11 @@ def _judged(name: str, dataset: Mapping[str, Any], labels: list[str] | None, sho
 
 def _first(names: Sequence[str], columns: Mapping[str, Column], is_fit: Callable[[Column], bool]) -> str | None:
     return next((each for each in names if each in columns and is_fit(columns[each])), None)
+
+
+def _is_text(column: Column, rows: int) -> bool:
+    is_of_few_values = bool(column.values) and 2 * len(column.values or ()) <= rows
+    return set(column.types) == {"text"} and not is_of_few_values
 
 
 def _labels(column: Column) -> list[str] | None:

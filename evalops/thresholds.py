@@ -79,12 +79,25 @@ def _is_known(evaluation: Evaluation, name: str) -> bool:
     return metric in (metrics.NAMES if of is None else metrics.BY_LABEL)[evaluation.type]
 
 
+# What people call a metric elsewhere.
+_FOREIGN = {
+    "mean": "mean_score", "average": "mean_score", "median": "median_score", "std": "std_score",
+    "pass_rate": "pass_percentage", "f1": "macro_f1", "f1_score": "macro_f1", "precision": "macro_precision",
+    "recall": "macro_recall", "cohen_kappa": "kappa", "pearson_correlation": "pearson",
+    "spearman_correlation": "spearman", "mean_absolute_error": "mae", "consistency_rate": "consistency",
+}  # fmt: skip
+
+
 def _unknown(evaluation: Evaluation, name: str, mark: Mark) -> Diagnostic:
     known = metrics.NAMES[evaluation.type]
     metric = metrics.parse(name).metric
     members = _members(evaluation, metric)
     if metric in metrics.BY_LABEL[evaluation.type] and name == metric != evaluation.metric:
         hint: str | None = f"it is of one label: `{metric}[{members[0]}]`"
+    elif name == "bradley_terry":
+        hint = "it is of several candidates: `evalops rank` has it"
+    elif _FOREIGN.get(name) in known:
+        hint = f"it is called `{_FOREIGN[name]}` here"
     else:
         owners = [f"`{type_.value}`" for type_, names in metrics.NAMES.items() if name in names]
         hint = f"it is one of type {', '.join(owners)}" if owners else schema.nearest(metric, known)

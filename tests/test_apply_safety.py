@@ -418,7 +418,6 @@ def test_a_marker_with_another_file_is_not_believed(home: Home) -> None:
     assert not home.jobs() & forged
 
 
-@pytest.mark.xfail(strict=True, reason="a new fingerprint takes over the generation of the old one")
 def test_a_fresh_clone_adopts_what_changed_after_a_rerun(home: Home) -> None:
     assert home.apply() == Exit.OK
     assert home.apply("--rerun", "s0", "--reason", "again") == Exit.OK
@@ -701,16 +700,34 @@ def test_kills_at_any_time(tmp_path: Path, service: TogetherService, part: int) 
 def test_no_secret_is_written_or_printed(tmp_path: Path, service: TogetherService, word: str) -> None:
     """The key and the token of a model's vendor, both echoed by the service in what it says of its failure."""
     home = Home(tmp_path / "project", service, 3)
-    service.behave(Behaviour(create=[word] * 3, list=["ok", "ok", "echo"], lag=LAG))
+    _with_tokens_everywhere(home.root)
+    service.behave(Behaviour(create=[word] * 5, list=["ok", "ok", "echo"], lag=LAG))
     process = home.start("-vv")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode in (Exit.PROBLEM, Exit.UNKNOWN_OUTCOME), err
     assert "cannot take" in err
-    assert service.asked["create"] == 3
+    assert service.asked["create"] == 5
     texts = {"stdout": out.encode(), "stderr": err.encode()}
     texts |= {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     leaks = [name for name, data in texts.items() for each in (KEY, TOKEN) if each.encode() in data]
     assert leaks == []
+
+
+def _with_tokens_everywhere(root: Path) -> None:
+    """Specs with a model of a vendor in each place that can have one."""
+    theirs = {
+        "model": "theirs",
+        "model_source": "external",
+        "external_base_url": "https://vendor.example/v1",
+        "credential": "vendor",
+    }
+    judge = {**theirs, "system_template": "Which is polite? {{ q }}"}
+    writer = {**theirs, "system_template": "Be polite.", "input_template": "{{ q }}"}
+    common = {"version": 1, "dataset": "rows.jsonl", "judge": judge}
+    score = {**common, "name": "scored", "type": "score", "min_score": 1, "max_score": 5, "pass_threshold": 3}
+    duel = {**common, "name": "duel", "type": "compare", "model_a": writer, "model_b": {**writer, "model": "other"}}
+    (root / "scored.yaml").write_text(json.dumps({**score, "model_to_evaluate": writer}))
+    (root / "duel.yaml").write_text(json.dumps(duel))
 
 
 def test_the_token_of_a_vendor_reaches_the_request_and_no_more(tmp_path: Path, service: TogetherService) -> None:

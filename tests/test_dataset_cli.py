@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -176,3 +177,13 @@ def test_a_file_with_a_broken_row(folder: Folder, cli: Cli) -> None:
 def test_a_project_without_specs_lists_what_ships(folder: Folder, cli: Cli) -> None:
     assert Project(folder.root).specs() == []
     assert set(benchmarks.names()) <= set(listed(cli))
+
+
+def test_the_spec_to_start_from_shows_the_judge_texts_and_nothing_that_somebody_found(folder: Folder, cli: Cli) -> None:
+    rows = [
+        {"prompt": f"Question {n}?", "response": f"Answer {n}.", "annotator": "ab"[n % 2], "grade": n % 5, "safe": True}
+        for n in range(40)
+    ]
+    folder.write({"data/found.jsonl": rows})
+    out = cli("dataset", "show", "data/found.jsonl").out
+    assert re.findall(r"{{ (\w+) }}", out) == ["prompt", "response"]

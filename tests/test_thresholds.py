@@ -102,6 +102,9 @@ def test_the_headline_needs_the_same() -> None:
     assert codes(metric="kappa") == ["spec/needs-gold"]
     assert codes(metric="pass_percentage") == ["spec/needs-pass"]
     assert codes(type="score", metric="median") == ["spec/unknown-metric"]
+    assert hints(type="score", metric="median") == ["it is called `median_score` here"]
+    assert hints(type="score", thresholds={"pass_rate": {"min": 0}}) == ["it is called `pass_percentage` here"]
+    assert hints(type="compare", metric="bradley_terry") == ["it is of several candidates: `evalops rank` has it"]
     assert hints(type="score", metric="median_scores") == ["did you mean `median_score`?"]
     assert codes(gold="gold", metric="recall[rude]") == ["spec/unknown-metric"]
 
