@@ -289,6 +289,48 @@ def test_without_captures_the_spec_says_whether_a_lost_call_is_made_again(
     assert service.captured == [] and max(service.ledger.billed.values()) == 2
 
 
+NEVER_AGAIN = {"capture": "none", "lost_reply": "error"}
+
+
+def test_a_row_that_was_not_carried_out_is_not_one_whose_answer_was_lost(
+    folder: Folder, service: PatronusService
+) -> None:
+    service.behave(Behaviour(quota=8))
+    assert spec(folder, patronus=NEVER_AGAIN).apply().code == 1
+    assert len(folder.rows_of()) == 8
+    service.behave(Behaviour(evaluate=["403"] * 99))
+    assert "answered 403" in folder.apply().err
+    assert len(folder.rows_of()) == 8
+    service.behave(Behaviour())
+    folder.applied("--retry-failed")
+    assert folder.summary()["scored"] == 30 and set(service.ledger.billed.values()) == {1}
+
+
+def test_a_row_that_waits_is_not_one_whose_answer_was_lost(folder: Folder, service: PatronusService) -> None:
+    service.behave(Behaviour(evaluate=["429"] * 40, retry_ms=20_000))
+    process = spec(folder, patronus=NEVER_AGAIN).start(environment={"PATRONUS_API_KEY": KEY})
+    until = time.monotonic() + 60
+    while not service.ledger.requests and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    service.behave(Behaviour())
+    folder.applied()
+    assert folder.summary()["scored"] == 30 and set(service.ledger.billed.values()) == {1}
+
+
+def test_errors_that_were_kept_count_at_the_end(folder: Folder, service: PatronusService) -> None:
+    service.behave(Behaviour(quota=25))
+    spec(folder, patronus=NEVER_AGAIN).apply()
+    (store,) = (folder.root / ".evalops").glob("patronus-*.sqlite")
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        database.execute("UPDATE rows SET status = 'error', reason = 'lost_reply' WHERE position < 10")
+    service.behave(Behaviour())
+    done = folder.apply()
+    assert done.code == 1 and "10 of 30 rows ended in an error, more than the allowed share of 30%" in done.err
+
+
 def test_a_row_that_the_service_refuses_is_an_error_and_tried_again_when_asked(
     folder: Folder, service: PatronusService
 ) -> None:

@@ -274,3 +274,15 @@ def test_a_row_is_refused_here_if_and_only_if_the_service_refuses_it(cells: dict
     )
     body = wire.evaluate(asked, row, asked.graders, key="k", mark="m", experiment="1", log_id="l")
     assert has_errors(problems) == (patronus_service.check(json.loads(wire.encode(body))) is not None)
+
+
+def test_a_log_id_of_two_rows_is_refused_where_results_are_looked_for(folder: Folder, cli: Cli) -> None:
+    columns = {**yaml.safe_load(SPEC)["patronus"]["columns"], "log_id": "log"}
+    logs = [1, "ü", "", None, "1", "b", "", "ü", "b"]
+    twice = [{**ROW, "log": each} for each in logs]
+    assert told(folder, cli, but(p_columns=columns), twice) == [
+        f"rows.jsonl:{row}:1 patronus/log-id: row {row}: the log id in `log` is that of an earlier row too, "
+        "and each would get the other's results"
+        for row in (5, 8, 9)
+    ]
+    assert told(folder, cli, but(p_columns=columns, p_capture="none", p_lost_reply="error"), twice) == []

@@ -30,7 +30,7 @@ from evalops.providers.base import Job, Listing, Refused, Request, Unclear
 from evalops.providers.client import Client, key_of
 from evalops.providers.patronus_call import Caller, Work, log_id
 from evalops.providers.patronus_inventory import MOST_SOUGHT, Experiment, Service
-from evalops.providers.patronus_loop import Following, Run, now
+from evalops.providers.patronus_loop import UNDONE, Following, Run, now
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Usage, Verdict
 from evalops.settings import Credential, Limits, Remote
@@ -230,6 +230,8 @@ class Provider:
         """Those of this machine; else, where the service keeps all results, what it has of the job."""
         if self._has_store and self._store.job(job) is not None:
             for stored in self._store.rows(job):
+                if stored.verdict.reason == UNDONE:
+                    continue
                 yield voting.combined(request.evaluation, stored.verdict) if request else stored.verdict, stored.detail
         elif request is not None and _asked(request).can_look_up:
             yield from self._kept(job, request)

@@ -77,17 +77,24 @@ class Caller:
         self._unreached = 0
 
     def row(
-        self, work: Work, key: str, row: Row, known: Sequence[Mapping[str, Any]], before: Callable[[], bool]
+        self,
+        work: Work,
+        key: str,
+        row: Row,
+        known: Sequence[Mapping[str, Any]],
+        before: Callable[[], bool],
+        undone: Callable[[], None],
     ) -> Landed:
         """All results of one row; `known` is what the service already keeps of it.
 
-        `before` is called ahead of each call; nothing is sent where it gives False.
+        `before` is called ahead of each call; nothing is sent where it gives False. `undone` is called after it where
+        it is certain that no call of the row was carried out.
 
         Raises Stopped, Spent or Fatal, and then nothing counts: what was kept is found the next time.
         """
         landed = Landed(log_id=log_id(work, row))
         landed.results |= self._masked(captured(known, work.graders, work.mark))
-        is_open, pause = False, 0.0
+        is_open, was_taken, pause = False, False, 0.0
         for _ in range(ATTEMPTS):
             if not _left(work, landed):
                 break
@@ -99,8 +106,10 @@ class Caller:
             if not left:
                 break
             landed.is_repeated |= is_open
-            got = self._call(wire.encode(self._body(work, key, row, left, landed.log_id)), before)
+            body = wire.encode(self._body(work, key, row, left, landed.log_id))
+            got = self._call(body, before, (lambda: None) if was_taken else undone)
             landed.calls += 1
+            was_taken |= not _is_undone(got)
             problem = self._take(got, left, landed)
             is_open = problem is not None and problem.status == LOST
             if problem is not None and problem.status == REFUSED:
@@ -174,7 +183,7 @@ class Caller:
             return Result(status=LOST, problem=told.message)
         return Result(status=REFUSED, problem=told.message)
 
-    def _call(self, body: bytes, before: Callable[[], bool]) -> Answer | Lost:
+    def _call(self, body: bytes, before: Callable[[], bool], undone: Callable[[], None]) -> Answer | Lost:
         """One call that was taken, or may have been; one that is told to come back later is not."""
         for times in range(1, MOST_REFUSED + 1):
             slot = self._pace.acquire()
@@ -183,11 +192,14 @@ class Caller:
             got: Answer | Lost | None = None
             try:
                 if not before():
+                    undone()
                     raise Stopped
                 got = self._client.call(wire.EVALUATE, body)
             finally:
                 is_overloaded = isinstance(got, Answer) and got.status in (429, 503)
                 self._pace.release(slot, is_overloaded=is_overloaded)
+            if _is_undone(got):
+                undone()
             if not isinstance(got, Answer) or got.status != 429 or times == MOST_REFUSED:
                 if isinstance(got, Answer) and _remaining(got, RPM) == 0:
                     self._rest(_to_next_minute(got))
@@ -219,6 +231,13 @@ def _left(work: Work, landed: Landed) -> _Pairs:
     """The evaluators that a row is still without."""
     found = landed.results
     return [pair for pair in work.graders if pair[0].name not in found or not found[pair[0].name].is_final]
+
+
+def _is_undone(got: Answer | Lost) -> bool:
+    """Whether it is certain that a call was not carried out."""
+    if isinstance(got, Lost):
+        return not got.is_sent
+    return 400 <= got.status < 500 and got.status not in _UNCLEAR
 
 
 def _pause(got: Answer | Lost, tries: int) -> float:

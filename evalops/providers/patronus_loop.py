@@ -40,6 +40,7 @@ REPORT_EVERY = 0.1  # seconds between two reports of a job
 STEP = 0.2  # seconds after which a stop is heeded
 PATIENCE, PATIENCE_NOW = 60.0, 0.5  # seconds that calls under way have to end
 SENT = "lost_reply"  # why a row has no verdict that was sent, and that nothing is known of
+UNDONE = "not_carried_out"  # why a row is none yet: it was put down to be sent, and was not carried out
 
 
 class _Item(NamedTuple):
@@ -53,9 +54,13 @@ class _Item(NamedTuple):
 
 @dataclass(slots=True)
 class _Sent:
-    """A row that is about to be sent, to be put down before it is; `is_down` says that it was."""
+    """A row that is about to be sent, to be put down before it is; `is_down` says that it was.
+
+    With `is_undone`, one that was put down and not carried out: that is taken back.
+    """
 
     item: _Item
+    is_undone: bool = False
     is_down: threading.Event = field(default_factory=threading.Event)
 
 
@@ -86,6 +91,11 @@ class Run:
     @property
     def done(self) -> int:
         return sum(self.counts[each] for each in ("kept", *VerdictStatus))
+
+    @property
+    def puts_down(self) -> bool:
+        """Whether a row is put down before it is sent."""
+        return not self.work.asked.can_look_up and self.work.asked.lost_reply == "error"
 
 
 class Following:
@@ -211,7 +221,10 @@ class Following:
             self._give_up(said)
         elif isinstance(said, _Sent) and run is not None:
             verdict = Verdict(said.item.key, VerdictStatus.ERROR, None, SENT, "the answer was lost")
-            self._store.add_row(run.job.id, said.item.row.position, verdict, {}, said.item.checksum)
+            if said.is_undone:  # with no checksum it is still to do
+                verdict = Verdict(said.item.key, VerdictStatus.INVALID, None, UNDONE)
+            checksum = 0 if said.is_undone else said.item.checksum
+            self._store.add_row(run.job.id, said.item.row.position, verdict, {}, checksum)
             self._store.flush()
             said.is_down.set()
         elif isinstance(said, tuple) and run is not None:
@@ -223,13 +236,16 @@ class Following:
             self._store.flush()
             run.counts[verdict.status.value] += 1
             run.repeated += [landed.log_id] if landed.is_repeated or run.is_resumed else []
-            self._check_errors(run, verdict)
+            if verdict.status is VerdictStatus.ERROR and (problem := self._too_many(run)):
+                self._give_up(Fatal(f"{problem}; the last: {verdict.feedback}"))
 
-    def _check_errors(self, run: Run, verdict: Verdict) -> None:
+    def _too_many(self, run: Run) -> str | None:
+        """What is said where more rows ended in an error than may, those of before counted."""
         errors = run.counts["error"] + run.errors_kept
-        if verdict.status is VerdictStatus.ERROR and errors > run.max_error_rate * run.total:
-            message = f"{errors} of {run.total} rows ended in an error, more than the allowed share of "
-            self._give_up(Fatal(f"{message}{run.max_error_rate:.0%}; the last: {verdict.feedback}"))
+        if errors <= run.max_error_rate * run.total:
+            return None
+        share = f"more than the allowed share of {run.max_error_rate:.0%}"
+        return f"{errors} of {run.total} rows ended in an error, {share}"
 
     def _give_up(self, why: BaseException) -> None:
         """Lets the threads of the job come to an end: calls under way are waited for, and no other one is made."""
@@ -255,6 +271,8 @@ class Following:
         elif run.digest.hexdigest() != run.request.identity.digests.submitted:
             message = "the dataset changed while the job ran: apply again to run the new rows"
             yield self._finish(run.job, Status.FAILED, message)
+        elif (problem := self._too_many(run)) is not None:
+            yield self._finish(run.job, Status.FAILED, problem)
         else:
             yield from self._doubles(run)
             yield self._finish(run.job, Status.COMPLETED, None)
@@ -285,9 +303,8 @@ class Following:
     def _go(self, run: Run, caller: Caller, todo: queue.SimpleQueue[_Item | None]) -> None:
         try:
             while (item := todo.get()) and not self._pace.is_stopped:
-                self._said.put(
-                    (item, caller.row(run.work, item.key, item.row, item.known, partial(self._mark, run, item)))
-                )
+                before, undone = partial(self._mark, run, item), partial(self._take_back, run, item)
+                self._said.put((item, caller.row(run.work, item.key, item.row, item.known, before, undone)))
         except Stopped:
             pass
         except BaseException as error:
@@ -300,8 +317,7 @@ class Following:
 
         Whether it may be sent.
         """
-        asked = run.work.asked
-        if asked.can_look_up or asked.lost_reply != "error":
+        if not run.puts_down:
             return True
         sent = _Sent(item)
         self._said.put(sent)
@@ -309,6 +325,11 @@ class Following:
             if self._pace.is_stopped:
                 return False
         return True
+
+    def _take_back(self, run: Run, item: _Item) -> None:
+        """A row that was put down, and was not carried out, is to do again whatever comes next."""
+        if run.puts_down:
+            self._said.put(_Sent(item, is_undone=True))
 
     # --- the rows ---
 

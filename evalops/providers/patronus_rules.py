@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from evalops.dataset import Row
+from evalops.dataset import Occurrences, Row
 from evalops.errors import Diagnostic, Mark, Severity
+from evalops.fingerprint import canonical, sha256
 from evalops.patronus import LABELS, PASS, Patronus, needs
 from evalops.providers import patronus_request as wire
 from evalops.spec import Column, Evaluation, Type
@@ -177,8 +178,9 @@ def check_rows(
         return
     counts = {Severity.ERROR: 0, Severity.WARNING: 0}
     more: dict[Severity, Mark] = {}
+    seen = Occurrences()
     for row in rows:
-        for each in _row(asked, row):
+        for each in (*_row(asked, row), *_log_id(asked, row, seen)):
             counts[each.severity] += 1
             if counts[each.severity] > SHOWN:
                 more.setdefault(each.severity, place(row, each.column))
@@ -208,6 +210,15 @@ def _row(asked: Patronus, row: Row) -> Iterator[_Found]:
             yield _Found("empty-field", message, asked.columns[name], Severity.WARNING)
     yield from _context(asked, cells.get(_CONTEXT))
     yield from _attached(asked, cells.get("attachments"))
+
+
+def _log_id(asked: Patronus, row: Row, seen: Occurrences) -> Iterator[_Found]:
+    """What is looked for by a log id must be of one row."""
+    column = asked.columns.get("log_id")
+    own = row.source.get(column) if column and asked.capture != "none" else None
+    if own not in (None, "") and seen.count(sha256(canonical(str(own)))) > 1:
+        message = f"the log id in `{column}` is that of an earlier row too, and each would get the other's results"
+        yield _Found("log-id", message, column)
 
 
 def _context(asked: Patronus, cell: Any) -> Iterator[_Found]:
