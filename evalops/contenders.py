@@ -148,12 +148,15 @@ def _groups(
             name=name,
             metric=summaries[name].get(metric) or Metric.absent(f"there is no `{metric}`"),
             points=_points(evaluation, metric, by_name[name], item),
+            rows=len(by_name[name]),
+            no_verdict=sum(each.graded.verdict.status is not VerdictStatus.SCORED for each in by_name[name]),
         )
         for name in names
     ]
     blocks = {_unit(each, item): each.graded.cluster for each in rows if each.graded.cluster is not None}
     standings = rank.order(candidates, metric=metric, is_paired=item is not None, blocks=blocks)
     notes += rank.warnings(standings, candidates, blocks, is_paired=item is not None)
+    notes += rank.unjudged(candidates, metric)
     return Ranking(metric=metric, standings=standings, item=item, is_paired=item is not None, warnings=tuple(notes))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalops import contrast, stats
 from evalops.resample import RESAMPLES, SEED, paired_mean, resampled_sums
 from evalops.result import Metric
-from evalops.standing import LOWER_IS_BETTER, Candidate, Points, Standing, scale_of
+from evalops.standing import LOWER_IS_BETTER, MEANS, Candidate, Points, Standing, is_over_all, scale_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
+MORE = 3  # rows, or percent of them, without a verdict that one may have more than another unsaid
 SMALL = 30  # rows with a verdict; below, an order is mostly chance
 _DRAWS = 20_000_000  # beyond, a permutation test has reached its normal limit
 _CELLS = 4_000_000
@@ -60,7 +61,7 @@ def order(
     drawn = _resampled([each for _, each in pairs], blocks or {}, is_paired=is_paired, seed=seed)
     held = spans(-drawn if lower and drawn is not None else drawn, [rank for rank, _ in pairs])
     standings = [
-        Standing(name=each.name, address=each.address, metric=each.metric, rank=rank, rank_low=low, rank_high=high)
+        replace(_standing(each), rank=rank, rank_low=low, rank_high=high)
         for (rank, each), (low, high) in zip(pairs, held, strict=True)
     ]
     if pairs:
@@ -68,13 +69,15 @@ def order(
         leader = pairs[0][1]
         for place, (_, each) in enumerate(pairs[1:], 1):
             found = _compared(each, leader, blocks or {}, scale, is_paired=is_paired, seed=seed)
+            if metric not in MEANS:
+                found = {"reason": "rank intervals are not known for this metric"}
             standings[place] = replace(standings[place], **found)
-    last = [
-        Standing(name=each.name, address=each.address, metric=each.metric, reason=each.metric.reason)
-        for each in everyone
-        if each.metric.value is None
-    ]
+    last = [replace(_standing(each), reason=each.metric.reason) for each in everyone if each.metric.value is None]
     return (*adjusted(standings), *last)
+
+
+def _standing(each: Candidate) -> Standing:
+    return Standing(name=each.name, address=each.address, metric=each.metric, no_verdict=each.no_verdict)
 
 
 def _blocked(points: Mapping[str, Points] | None, blocks: Mapping[str, str]) -> dict[str, Points] | None:
@@ -273,6 +276,24 @@ def warnings(
         said = ", ".join(f"{len(each.points or ())} of `{each.address or each.name}`" for each in known)
         found.append(f"the candidates do not have a verdict on the same rows ({said}); tests go over the shared ones")
     return found
+
+
+def unjudged(candidates: Sequence[Candidate], metric: str) -> list[str]:
+    """Candidates with a value that lack a verdict on more than a few rows more than the one that lacks the fewest."""
+    known = [
+        (each, each.no_verdict, each.rows)
+        for each in sorted(candidates, key=_name)
+        if each.metric.value is not None and each.no_verdict is not None and each.rows is not None
+    ]
+    if not known or metric in ("invalid_rate", "error_rate"):
+        return []
+    fewest = min(missing for _, missing, _ in known)
+    so = "they count as wrong" if is_over_all(metric) else "its value is over the others only"
+    return [
+        f"`{each.address or each.name}` has no verdict on {missing} of {rows} rows: {so}"
+        for each, missing, rows in known
+        if missing - fewest > max(MORE, rows * MORE / 100)
+    ]
 
 
 def few(n: int, what: str = "row") -> str:

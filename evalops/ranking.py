@@ -144,11 +144,23 @@ def _candidates(results: Results, found: Sequence[Entrant], first: Entrant) -> R
             notes.append(f"`{each.address}` is ranked by its value alone: {points}")
             points = {}
         title = name_of(each, "model_to_evaluate") or each.address
-        candidates.append(Candidate(name=title, address=each.address, metric=metric, points=points or None))
+        rows, missing = _no_verdict(each.summary)
+        candidates.append(
+            Candidate(
+                name=title, address=each.address, metric=metric, points=points or None, rows=rows, no_verdict=missing
+            )
+        )
     blocks = {str(place): cell.cluster for place, cell in enumerate(cells) if cell.cluster is not None}
     standings = rank.order(candidates, metric=name, blocks=blocks)
-    notes += rank.warnings(standings, candidates, blocks)
+    notes += [*rank.warnings(standings, candidates, blocks), *rank.unjudged(candidates, name)]
     return Ranking(metric=name, standings=standings, warnings=tuple(notes))
+
+
+def _no_verdict(summary: Mapping[str, Any] | None) -> tuple[int | None, int | None]:
+    """The rows of a summary's JSON, and how many of them are invalid or errors."""
+    counts = [(summary or {}).get(key) for key in ("rows", "invalid", "errors")]
+    rows, invalid, errors = (each if isinstance(each, int) else None for each in counts)
+    return rows, None if invalid is None or errors is None else invalid + errors
 
 
 def name_of(entrant: Entrant, key: str) -> str | None:
@@ -161,7 +173,7 @@ def name_of(entrant: Entrant, key: str) -> str | None:
 def _cells(project: Project, found: Sequence[Entrant], first: Entrant, name: str) -> tuple[list[Graded], list[str]]:
     """What grading reads of each row: true answer and cluster, where the ranking needs them and they are here."""
     clustered = first.evaluation.cluster is not None and len({each.evaluation.cluster for each in found}) == 1
-    if name not in standing.NEED_GOLD and not clustered:
+    if not standing.needs_gold(first.evaluation, name) and not clustered:
         return [], []
     rows = rows_of(project, first)
     if rows is None:
@@ -178,7 +190,7 @@ def _points(
         return f"`{name}` is no mean over rows, so rows say nothing of its rank"
     if found is None:
         return "its verdicts file is not here"
-    if name in standing.NEED_GOLD and len(cells) != len(found):
+    if standing.needs_gold(evaluation, name) and len(cells) != len(found):
         return "the rows with the true answers are not here"
     golds = [cell.gold for cell in cells] if len(cells) == len(found) else [None] * len(found)
     given = (

@@ -199,10 +199,13 @@ def _move(
         kind = Kind.RENAMED if was is not None else Kind.REGRADED if is_regraded else Kind.SAME
         return replace(move, kind=kind, notes=() if earlier.grade == entry.grade else (_OTHER_GRADE,))
     fields = diff.fields(earlier.inputs, entry.inputs, evaluation) if evaluation else ()
-    move = replace(move, kind=Kind.MOVED, fields=fields, notes=_notes(earlier, entry, fields))
+    old, new = before.verdicts(earlier), after.verdicts(entry)
+    is_graded_anew = earlier.grade != entry.grade and not _may_be_rows(earlier, entry, old, new, evaluation)
+    notes = _notes(earlier, entry, fields, is_graded_anew=is_graded_anew)
+    move = replace(move, kind=Kind.MOVED, fields=fields, notes=notes)
     if earlier.summary is None:
         return replace(move, notes=(*move.notes, "the base has no result of it"))
-    found, why = _paired(move, earlier, before.verdicts(earlier), after.verdicts(entry), evaluation)
+    found, why = _paired(move, earlier, old, new, evaluation)
     first = sorted(found.flips, key=lambda flip: _rank(flip, evaluation))[:SHOWN] if found else []
     return replace(move, paired=found, flips=tuple(map(Flipped, first)), notes=(*move.notes, *why))
 
@@ -228,16 +231,31 @@ def _gates(earlier: Entry, entry: Entry) -> tuple[GateMove, ...]:
     return tuple(each for each in moves if each.is_turned or each.is_changed)
 
 
-def _notes(earlier: Entry, entry: Entry, fields: Sequence[diff.Field]) -> tuple[str, ...]:
+def _notes(earlier: Entry, entry: Entry, fields: Sequence[diff.Field], *, is_graded_anew: bool) -> tuple[str, ...]:
     """What a reader has to know before believing the difference."""
     notes = []
     if entry.generation != earlier.generation and entry.reason:
         notes.append(f"run again: {entry.reason}")
     if any(each.name.split(".")[0] in ("judge", "judges") for each in fields):
         notes.append("the judge changed too, so the difference may be the judge's")
-    if earlier.grade != entry.grade:
+    if is_graded_anew:
         notes.append("what counts as a pass, or gold, changed: the difference is by the rules of today")
     return tuple(notes)
+
+
+def _may_be_rows(
+    earlier: Entry,
+    entry: Entry,
+    old: Sequence[Verdict] | None,
+    new: Sequence[Verdict] | None,
+    evaluation: Evaluation | None,
+) -> bool:
+    """Whether other rows alone may be why the grade differs: it covers their cells of gold, groups and clusters."""
+    if earlier.dataset["submitted"] == entry.dataset["submitted"]:
+        return False
+    if evaluation is not None and not (evaluation.gold or evaluation.group_by or evaluation.cluster):
+        return False
+    return old is None or new is None or {each.key for each in old} != {each.key for each in new}
 
 
 # --- the difference ---

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from evalops.measure import number
 from evalops.result import Graded, Metric, VerdictStatus
-from evalops.spec import Evaluation
+from evalops.spec import Evaluation, Type
 
 # The metrics that are means over rows.
 MEANS = frozenset({"pass_percentage", "accuracy", "accuracy_scored", "mean_score", "mae", "invalid_rate", "error_rate"})
 NEED_GOLD = frozenset({"accuracy", "accuracy_scored", "mae"})
+# Where a row without a verdict counts as wrong; elsewhere, not at all.
+OVER_ALL = frozenset({"accuracy", "kappa", "recall", "f1"})
 LOWER_IS_BETTER = frozenset({"mae", "invalid_rate", "error_rate"})
 
 
@@ -25,12 +28,17 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One of those to be ranked, with the metric of its result. `points` by row; None where the rows are not here."""
+    """One of those to be ranked, with the metric of its result. `points` by row; None where the rows are not here.
+
+    `no_verdict` of its `rows` are invalid or errors; None is not known.
+    """
 
     name: str
     address: str | None = None
     metric: Metric
     points: Mapping[str, Points] | None = None
+    rows: int | None = None
+    no_verdict: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class Standing:
     name: str
     address: str | None = None
     metric: Metric
+    no_verdict: int | None = None
     rank: int | None = None
     rank_low: int | None = None
     rank_high: int | None = None
@@ -60,6 +69,7 @@ class Standing:
         value: dict[str, Any] = {"rank": self.rank, "rank_low": self.rank_low, "rank_high": self.rank_high}
         value |= {"name": self.name, "address": self.address}
         value |= {key: getattr(self.metric, key) for key in ("value", "low", "high", "n")}
+        value["no_verdict"] = self.no_verdict
         if self.win_rate is not None:
             value |= {"wins": self.wins, "win_rate": self.win_rate.to_json()}
         value["difference"] = self.difference.to_json() if self.difference else None
@@ -100,6 +110,11 @@ class Ranking:
         }
 
 
+def needs_gold(evaluation: Evaluation, metric: str) -> bool:
+    """Whether points need the true answers, which the results of type custom have in them."""
+    return metric in NEED_GOLD and evaluation.type is not Type.CUSTOM
+
+
 def points_of(evaluation: Evaluation, metric: str, each: Graded) -> Points | None:
     """What a row adds to a metric that is a mean over rows, as `metrics` counts it; None where it does not count.
 
@@ -109,6 +124,9 @@ def points_of(evaluation: Evaluation, metric: str, each: Graded) -> Points | Non
     scored = verdict.status is VerdictStatus.SCORED
     if metric in ("invalid_rate", "error_rate"):
         return Points(float(verdict.status.value == metric.removesuffix("_rate")), 1)
+    if metric == "accuracy" and evaluation.type is Type.CUSTOM:
+        least = evaluation.pass_threshold
+        return None if least is None else Points(float(scored and float(verdict.value or 0.0) >= least), 1)
     if metric == "accuracy":
         right = scored and str(verdict.value) == str(gold)
         return None if gold is None or gold == "" else Points(float(right), 1)
@@ -128,6 +146,11 @@ def points_of(evaluation: Evaluation, metric: str, each: Graded) -> Points | Non
             return None if true is None else Points(abs(float(verdict.value or 0.0) - true), 1)
         case _:
             return Points(float(verdict.value or 0.0), 1)
+
+
+def is_over_all(metric: str) -> bool:
+    """Whether rows without a verdict count as wrong, by any label or average of the metric."""
+    return re.sub(r"\[.*|^(macro|weighted|micro)_", "", metric, flags=re.S) in OVER_ALL
 
 
 def scale_of(metric: str) -> float:

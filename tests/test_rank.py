@@ -180,6 +180,11 @@ def test_without_rows_there_is_a_rank_and_no_more() -> None:
     assert (found[1].rank_low, found[1].p, found[1].reason) == (None, None, "its rows are not here")
 
 
+def test_a_metric_that_rows_say_nothing_of_has_no_intervals_of_ranks() -> None:
+    found = rank.order([Candidate(name=name, metric=Metric(value=2.0, n=50)) for name in "ab"], metric="median_score")
+    assert [each.reason for each in found] == [None, "rank intervals are not known for this metric"]
+
+
 @settings(max_examples=20)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=4),
@@ -249,6 +254,25 @@ def test_points_of_scores_add_up_to_the_metrics(rows: list[tuple[float | None, o
     check(score, graded, ("mean_score", "pass_percentage", "mae", "invalid_rate"))
 
 
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0])), st.sampled_from([None, "", "1", 1, "x"])),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from([None, 0.5]),
+)
+def test_points_of_custom_add_up_to_the_metrics(
+    rows: list[tuple[float | None, object]], threshold: float | None
+) -> None:
+    custom = evaluation(
+        type="custom", evaluator="numeric", model_to_evaluate="said", gold="truth", pass_threshold=threshold
+    )
+    graded = [Graded(verdict(value), gold) for value, gold in rows]  # type: ignore[arg-type]
+    check(custom, graded, ("mean_score", "pass_percentage", "accuracy", "invalid_rate", "error_rate"))
+
+
 def verdict(value: str | float | None) -> Verdict:
     if value is None:
         return Verdict("k", VerdictStatus.INVALID, None, "unparsable")
@@ -285,3 +309,24 @@ def test_few_rows_and_different_rows_are_warned_of() -> None:
     assert rank.warnings(rank.order(many, metric="mean_score"), many) == []
     blocks = {str(place): str(place % 3) for place in range(60)}
     assert rank.warnings(rank.order(many, metric="mean_score", blocks=blocks), many, blocks) == [rank.few(3, "cluster")]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("mean_score", ["`a` has no verdict on 30 of 40 rows: its value is over the others only"]),
+        ("accuracy", ["`a` has no verdict on 30 of 40 rows: they count as wrong"]),
+        ("macro_f1", ["`a` has no verdict on 30 of 40 rows: they count as wrong"]),
+        ("precision[f1]", ["`a` has no verdict on 30 of 40 rows: its value is over the others only"]),
+        ("invalid_rate", []),
+    ],
+)
+def test_rows_without_a_verdict_are_warned_of(metric: str, said: list[str]) -> None:
+    value = Metric(value=0.5, n=40)
+    candidates = [
+        Candidate(name=name, metric=value, rows=40, no_verdict=count) for name, count in (("a", 30), ("b", 1), ("c", 4))
+    ]
+    found = rank.order(candidates, metric=metric)
+    assert {each.name: each.no_verdict for each in found} == {"a": 30, "b": 1, "c": 4}
+    assert rank.unjudged(candidates, metric) == said
+    assert rank.unjudged([Candidate(name="a", metric=value), *candidates[1:]], metric) == []

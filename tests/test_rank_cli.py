@@ -267,6 +267,7 @@ def test_a_metric_that_is_no_mean_is_ranked_by_its_value(folder: Folder) -> None
     value = ranked(folder)
     assert (value["metric"], ranks(value)) == ("median_score", [("first", 1), ("left", 2)])
     assert "no mean over rows" in value["warnings"][0]
+    assert value["candidates"][1]["reason"] == "rank intervals are not known for this metric"
 
 
 def test_accuracy_reads_the_true_answers(folder: Folder) -> None:
@@ -276,6 +277,23 @@ def test_accuracy_reads_the_true_answers(folder: Folder) -> None:
     folder.applied()
     value = ranked(folder)
     assert (value["metric"], ranks(value)[0], value["candidates"][3]["test"]) == ("accuracy", ("first", 1), "McNemar")
+
+
+def test_accuracy_of_custom_is_what_passes(folder: Folder) -> None:
+    """A result is 1.0 and the gold an answer, which the evaluator has compared already."""
+    folder.rows([{"g": number, "good": number, "shy": number if number % 4 else "?"} for number in range(1, 41)])
+    (folder.root / "sums.yaml").write_text(
+        "{version: 1, name: sums, type: custom, dataset: rows.jsonl, gold: g, evaluator: numeric, metric: accuracy,"
+        " matrix: {model_to_evaluate: [shy, good]}}"
+    )
+    folder.applied()
+    value = ranked(folder)
+    assert [(each["name"], each["value"], each["test"]) for each in value["candidates"]] == [
+        ("good", 1.0, None),
+        ("shy", 0.75, "McNemar"),
+    ]
+    assert value["candidates"][0]["rank_low"] == 1
+    assert not any("by its value alone" in each for each in value["warnings"])
 
 
 def test_rows_without_a_verdict_on_one_side_are_warned_of(folder: Folder) -> None:
@@ -288,6 +306,11 @@ def test_rows_without_a_verdict_on_one_side_are_warned_of(folder: Folder) -> Non
     folder.applied()
     value = ranked(folder)
     assert any("35 of `left`" in each for each in value["warnings"])
+    assert "`left` has no verdict on 5 of 40 rows: its value is over the others only" in value["warnings"]
+    assert [each["no_verdict"] for each in value["candidates"]] == [0, 5, 0, 0]
+    for look in ((), ("--format", "markdown")):
+        assert "no verdict" in folder.run("rank", *look).out.split("warning")[0]
+        assert "no verdict" not in folder.run("rank", "first", "right", *look).out
     left = next(each for each in value["candidates"] if each["address"] == "left")
     assert (left["n"], left["difference"]["n"]) == (35, 35)
 
@@ -342,6 +365,19 @@ def test_rows_that_changed_since_are_refused(folder: Folder) -> None:
     scores(folder)
     folder.rows([{**row, "score": 5} for row in long()], "long.jsonl")
     assert "not here any more" in refusal(folder.run("rank", "quality", "--by", "model"))
+
+
+def test_rows_without_a_verdict_count_for_each_value_of_the_column(folder: Folder) -> None:
+    rows = [
+        {**row, "score": "none" if row["id"] in {f"small-{n}" for n in range(6)} else row["score"]} for row in long()
+    ]
+    folder.rows(rows).spec(
+        "quality", type="score", judge={"column": "score"}, min_score=1, max_score=5, model_to_evaluate="answer"
+    )
+    folder.applied()
+    value = ranked(folder, "quality", "--by", "model")
+    assert {each["name"]: each["no_verdict"] for each in value["candidates"]} == {"large": 0, "middle": 0, "small": 6}
+    assert "`small` has no verdict on 6 of 10 rows: its value is over the others only" in value["warnings"]
 
 
 # --- pairs ---

@@ -13,6 +13,8 @@ from evalops import review
 from evalops.lock import Entry, Status
 from evalops.result import Value, Verdict, VerdictStatus
 from evalops.review import Kind, Review, Side, Trend
+from evalops.views import review as views_review
+from evalops.views.text import plain
 
 GATE = {"metric": "pass_percentage", "min": 80.0, "on": "estimate", "value": 90.0, "verdict": "passed"}
 
@@ -144,6 +146,37 @@ def test_the_reason_of_a_rerun_is_said() -> None:
     assert move.notes[0] == "run again: the endpoint was upgraded" and move.fields == ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "submitted", "is_said"),
+    [({}, "s", True), ({"gold": "truth"}, "s", True), ({"gold": "truth"}, "t", False), ({}, "t", True)],
+)
+@pytest.mark.parametrize("grading", [{}, {"group_by": ["channel"]}, {"cluster": "thread"}])
+def test_other_rules_are_said_only_where_no_added_row_can_be_why(
+    changes: dict[str, Any], grading: dict[str, Any], submitted: str, is_said: bool
+) -> None:
+    dataset = {"rows": 41, "digest": "e" * 64, "submitted": submitted * 64}
+    spec = {"tone": evaluation(pass_labels=["polite"], dataset="rows.jsonl", **changes, **grading)}
+    move = one(side(entry()), side(entry(job="job-2", grade="h" * 64, dataset=dataset)), spec)
+    is_said = is_said and (submitted == "s" or not grading)
+    assert any("what counts as a pass" in note for note in move.notes) is is_said
+
+
+def test_without_its_spec_other_rules_are_said_only_of_the_same_rows() -> None:
+    dataset = {"rows": 41, "digest": "e" * 64, "submitted": "t" * 64}
+    for found, is_said in ((entry().dataset, True), (dataset, False)):
+        move = one(side(entry()), side(entry(job="job-2", grade="h" * 64, dataset=found)), {})
+        assert any("what counts as a pass" in note for note in move.notes) is is_said
+
+
+@pytest.mark.parametrize(("prefix", "is_said"), [("r", True), ("s", False)])
+def test_other_columns_of_the_same_rows_hide_no_other_rules(prefix: str, is_said: bool) -> None:
+    spec = {"tone": evaluation(pass_labels=["polite"], dataset="rows.jsonl", gold="truth")}
+    kept = {"job-1": verdicts(OLD), "job-2": verdicts(OLD, prefix)}
+    after = entry(job="job-2", grade="h" * 64, dataset={**entry().dataset, "submitted": "t" * 64})
+    move = one(side(entry(), kept=kept), side(after, kept=kept), spec)
+    assert any("what counts as a pass" in note for note in move.notes) is is_said
+
+
 def test_what_got_worse_is_shown_first() -> None:
     kept = {"job-1": verdicts(["rude"] * 15 + ["polite"] * 2), "job-2": verdicts(["polite"] * 15 + ["rude"] * 2)}
     move = one(side(entry(), kept=kept), side(entry(job="job-2"), kept=kept))
@@ -234,3 +267,31 @@ def test_the_machine_form_counts_everything_and_leaves_out_what_is_the_same() ->
     assert [each["address"] for each in value["moves"]] == ["b"]
     assert value["failed_gates"][0]["address"] == "bad"
     assert Review(moves=()).to_json()["moves"] == []
+
+
+# --- the smallest detectable change ---
+
+
+def shown(old: Sequence[Value], new: Sequence[Value], **spec: Any) -> str:
+    kept = {"job-1": verdicts(old), "job-2": verdicts(new)}
+    inputs = {"type": spec.get("type", "classify")}
+    before, after = entry(inputs=inputs), entry(job="job-2", inputs=inputs)
+    specs = {"tone": evaluation(dataset="rows.jsonl", **spec)} if spec else SPEC
+    found = review.build(side(before, kept=kept), side(after, kept=kept), specs)
+    value = {**found.to_json(), "base": {"name": "main", "commit": "c" * 40}}
+    return plain(views_review.show(value))
+
+
+def test_where_rows_show_no_difference_it_is_said_how_large_it_had_to_be() -> None:
+    old, new = ["polite"] * 200, ["rude"] * 20 + ["polite"] * 180
+    mixed = shown([*new[:10], *old[10:]], [*old[:10], *new[10:]])
+    assert "smallest detectable change with these rows: 6.2 points (80 % power, tested alone)" in mixed
+    assert "smallest detectable" not in shown(old, new), "it was shown"
+    assert "smallest detectable" not in shown(old, old) and "smallest detectable" not in shown(OLD, ["rude", *OLD[1:]])
+
+
+def test_of_means_too() -> None:
+    compare = {"type": "compare"}
+    text = shown(["A", "B"] * 50, ["A", "B"] * 40 + ["B", "A"] * 10, **compare)
+    assert "smallest detectable change with these rows: 0.1" in text
+    assert "smallest detectable" not in shown(["A", "B"] * 50, ["A", "B"] * 50, **compare)

@@ -12,7 +12,7 @@ from evalops.views import review as moved
 from evalops.views import standings, text
 from evalops.views.safe import cells, code, fence, line, prose
 
-_NUMERIC = ("rank", "rows", "games", "wins")
+_NUMERIC = ("rank", "rows", "games", "wins", "no verdict")
 _NAMES = ("candidate", "evaluation")
 FIELDS = 4  # changed fields of an evaluation whose places are given
 

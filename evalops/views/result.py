@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from evalops import contrast
+from evalops.metrics import HEADLINES
+from evalops.spec import Type
 from evalops.views import tables
 from evalops.views import text as words
 from evalops.views.parts import grids
@@ -20,7 +24,8 @@ def show(value: Mapping[str, Any], failing: Sequence[Mapping[str, Any]]) -> str:
     if summary:
         if summary.get("job") not in (None, value["job"]):
             parts.append(f"The result below is of an earlier job, {safe(summary['job'])}.")
-        parts += [_counts(summary), _metrics(summary)]
+        detectable = _detectable(summary, Type(value["inputs"]["type"]))
+        parts += [_counts(summary), "\n".join([_metrics(summary), *detectable])]
         for key, title in (("label_counts", "label"), ("score_counts", "score"), ("choice_counts", "choice")):
             if summary.get(key):
                 parts.append(tables.counts(summary[key], title))
@@ -95,3 +100,39 @@ def _metrics(summary: Mapping[str, Any]) -> str:
             held = f"{bounds['low']:.1f} to {bounds['high']:.1f}"
             lines.append(f"{'':<{width}}  between {held} whatever the rows without a verdict would say")
     return "\n".join(lines)
+
+
+_POINTS = {"A": 1.0, "Tie": 0.5, "B": 0.0}
+
+
+def _detectable(summary: Mapping[str, Any], kind: Type) -> list[str]:
+    """The smallest change of the headline that a second run of as many rows would show; none where rows are in
+    clusters: it would have to be larger than their number says."""
+    metrics = summary["metrics"]
+    names = [summary["headline"]] if summary.get("headline") else HEADLINES[kind]
+    name = next((each for each in names if (metrics.get(each) or {}).get("value") is not None), "")
+    metric = metrics.get(name) or {}
+    n, found = metric.get("n") or 0, None
+    if metric.get("clusters"):
+        return []
+    if name in ("pass_percentage", "accuracy"):
+        rate = metric["value"] / (100 if name == "pass_percentage" else 1)
+        found = contrast.detectable_rate(n, min(1.0, max(0.0, rate)))
+    elif name in ("mean_score", "win_rate"):
+        found = contrast.detectable_mean(n, _deviation(name, summary) or 0.0)
+    if not found:
+        return []
+    least = words.effect(name, 100 * found if name == "pass_percentage" else found)
+    text = f"With {words.count(n, 'row')} a change of {name} by less than {least} may pass for chance"
+    return [f"{text} (80 % power, two separate runs)."]
+
+
+def _deviation(name: str, summary: Mapping[str, Any]) -> float | None:
+    if name == "mean_score":
+        return (summary["metrics"].get("std_score") or {}).get("value")
+    counts = {_POINTS[key]: count for key, count in (summary.get("choice_counts") or {}).items() if key in _POINTS}
+    n = sum(counts.values())
+    if n < 2:
+        return None
+    mean = sum(points * count for points, count in counts.items()) / n
+    return math.sqrt(sum(count * (points - mean) ** 2 for points, count in counts.items()) / (n - 1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
+from evalops import contrast
 from evalops.views import tables
 from evalops.views import text as words
 from evalops.views.safe import line
@@ -31,7 +33,7 @@ def show(value: Mapping[str, Any]) -> str:
     if moves:
         parts.append(tables.grid(HEADER, [row(each) for each in moves]))
     for each in moves:
-        lines = list(details(each))
+        lines = [*details(each), *_detectable(each)]
         if lines or each["flips"]:
             sign = symbol(each)
             parts.append("\n".join([click.style(f"{sign} {line(each['address'])}", fg=_COLOURS.get(sign)), *lines]))
@@ -160,6 +162,23 @@ def test(found: Mapping[str, Any]) -> str:
     shared = words.count(found["shared"], "shared row")
     moved = f", {found['lost']} down and {found['gained']} up" if found["lost"] or found["gained"] else ""
     return f"{found['test']} on {shared}{moved}, {words.count(found['flips'], 'row')} flipped"
+
+
+def _detectable(move: Mapping[str, Any]) -> Iterator[str]:
+    """How large a change had to be for the shared rows to show it, where they showed none."""
+    found = move["paired"]
+    if move["kind"] != "moved" or move["trend"] != "level" or not found or not found["shared"]:
+        return
+    n, name, least = found["shared"], found["metric"], None
+    if name == "pass_percentage":
+        rate = contrast.detectable_paired_rate(n, found["flips"] / n)
+        least = None if rate is None else 100 * rate
+    elif found["difference"].get("low") is not None and found["difference"].get("high") is not None:
+        # The interval of the difference is about 1.96 standard errors to either side.
+        error = (found["difference"]["high"] - found["difference"]["low"]) / 2 / 1.96
+        least = contrast.detectable_mean(n, error * math.sqrt(n), paired=True) if name != "changed_labels" else None
+    if least:
+        yield f"  smallest detectable change with these rows: {words.effect(name, least)} (80 % power, tested alone)"
 
 
 def flip(found: Mapping[str, Any]) -> list[str]:

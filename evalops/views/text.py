@@ -161,6 +161,11 @@ def metric(name: str, value: Mapping[str, Any]) -> str:
     return f"{text} [{low}, {high}]{clusters}" if low and high else str(text)
 
 
+def effect(name: str, value: float) -> str:
+    """A size of a change of a metric: `9.9 points`, `0.31`."""
+    return f"{value:.1f} points" if name.endswith("percentage") else f"{value:.2g}"
+
+
 def gate(value: Mapping[str, Any]) -> str:
     """One gate: the value that was held against its bound, the interval, the bound, and the verdict as a word."""
     bounds = " and ".join(f"{word} {value[word]:g}" for word in ("min", "max") if word in value)
