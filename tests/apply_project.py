@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -11,26 +9,20 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command
 import yaml
+from command import Done
 
 import evalops
-from evalops import cli, project
+from evalops import project
 from evalops.project import Project
 
 PACKAGE = Path(evalops.__file__).parents[1]
 TEMPLATE = "Is the reply polite?"
 ROWS = "rows.jsonl"
 Row = Mapping[str, Any]
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 def truths(count: int, *, rude_every: int = 4) -> list[dict[str, Any]]:
@@ -98,10 +90,7 @@ class Folder:
 
     def run(self, *arguments: str) -> Done:
         """A command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(["--project", str(self.root), *arguments])
-        return Done(code, out.getvalue(), err.getvalue())
+        return command.run(self.root, *arguments)
 
     def apply(self, *arguments: str) -> Done:
         """`evalops apply --yes`"""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import ipaddress
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command
 import pytest
+from command import Done
 from hypothesis import settings
+from model_server import Server, serve
+from serve_client import Client
+from serve_process import KEY, Served, served
 
-from evalops import cli as command_line
-from evalops.errors import Exit
 from evalops.project import Project
 
 File = str | bytes | Sequence[Mapping[str, Any]] | None
@@ -109,18 +110,6 @@ def project(folder: Folder) -> Project:
     return folder.write({"tone.yaml": SPEC})
 
 
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @dataclass(frozen=True)
 class Cli:
     """`evalops` in this process, for the project at `root`."""
@@ -128,13 +117,28 @@ class Cli:
     root: Path
 
     def __call__(self, *arguments: str | Path) -> Done:
-        # As strict as a terminal: what UTF-8 cannot hold is an error, as it is for the user.
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = command_line.run(["--project", str(self.root), *map(str, arguments)])
-        done = Done(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
-        assert done.code != Exit.BUG, done.err
-        return done
+        return command.run(self.root, *arguments)
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[Server]:
+    """A model endpoint."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`evalops serve` in front of it, which asks for `KEY`."""
+    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Served) -> Iterator[Client]:
+    """What goes over the wire to it."""
+    with Client(server, KEY) as found:
+        yield found
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from evalops import endpoint
 SERVERLESS = "Qwen/Qwen3-8B"
 DEDICATED = "ep_12345"
 EXTERNAL = "their-model"
+KEY = "sk-of-the-service-27182818"
 PATIENCE = 30.0  # seconds for a start or an end, on a machine that is busy
 
 

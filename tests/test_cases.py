@@ -18,7 +18,8 @@ from typing import Any
 import golden
 import locks
 import pytest
-from conftest import Cli, Done, Folder
+from command import Done
+from conftest import Cli, Folder
 
 import evalops
 from evalops import catalog, schema

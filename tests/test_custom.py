@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Done, Folder
+from command import Done
+from conftest import Cli, Folder
 from model_server import Server, serve
 
 import evalops

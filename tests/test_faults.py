@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apply_project import Done, Folder, truths
+from apply_project import Folder, truths
+from command import Done
 from model_server import Config, serve
 
 from evalops.errors import Exit

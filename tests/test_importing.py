@@ -2,114 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from model_server import Server, serve
-from serve_client import Client, good, replies
-from serve_process import EXTERNAL, SERVERLESS, Served, served
+from serve_client import Client, replies
+from serve_process import EXTERNAL, KEY, SERVERLESS, Served, served
+from service_project import TOKEN, Folder, at_service, make
 
-from evalops import cli
 from evalops.journal import read as read_journal
 
-KEY = "sk-of-the-service-27182818"
-TOKEN = "sk-of-their-model-31415926"
 DUELS = [{"question": f"q{n}", "one": f"one {n} quality={n % 3}", "two": f"two {n} quality=1"} for n in range(4)]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A project whose provider `together` is the server."""
-
-    root: Path
-
-    def run(self, *arguments: str) -> Done:
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(["--project", str(self.root), *arguments])
-        done = Done(int(code), *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
-        assert done.code != 70, done.err
-        assert TOKEN not in done.out + done.err
-        return done
-
-    def good(self, *arguments: str) -> Done:
-        done = self.run(*arguments)
-        assert done.code == 0, done
-        return done
-
-    def settings(self, **more: Any) -> Folder:
-        self.root.mkdir(exist_ok=True)
-        (self.root / "evalops.yaml").write_text(json.dumps({"version": 1, **more}))
-        return self
-
-    def actions(self) -> dict[str, str]:
-        return {each["address"]: each["action"] for each in self.good("plan", "--format", "json").json["changes"]}
-
-    def files(self) -> set[str]:
-        paths = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
-        return {path.as_posix() for path in paths if path.parts[0] != ".evalops"} - {"evalops.yaml"}
-
-    def text(self, path: str) -> str:
-        return (self.root / path).read_text(encoding="utf-8")
-
-    def entry(self, name: str) -> Any:
-        return json.loads(self.text(f"{name}.lock"))["evaluations"][name.rsplit("/", 1)[-1]]
-
-
-@pytest.fixture(scope="module")
-def models() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[Client]:
-    with Client(server, KEY) as found:
-        yield found
 
 
 @pytest.fixture
 def folder(tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
-    monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Folder(tmp_path / "project").settings()
-
-
-def make(client: Client, rows: Any = None, *, name: str = "rows.jsonl", body: Any = None, **changes: Any) -> str:
-    """A job that is over, made without evalops."""
-    file = client.upload(rows or replies(6), name)
-    if body is None:
-        job = client.create(file, **changes)
-    else:
-        body = {**body, "parameters": {"input_data_file_path": file, **body["parameters"]}}
-        job = str(good(client.http.post("/v1/evaluation", json=body))["workflow_id"])
-    client.finished(job)
-    return job
+    return at_service(server.url, tmp_path, monkeypatch)
 
 
 def count(client: Client) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from apply_project import Done, Folder
+from apply_project import Folder
+from command import Done
 from patronus_service import KEY, Behaviour, PatronusService
 
 from evalops.patronus import Grader, Outcome, Patronus, combined, names, numbers

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apply_project import Done, Folder
+from apply_project import Folder
+from command import Done
 
 from evalops.errors import Exit
 from evalops.lock import Status

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import Server, serve
+from model_server import Server
 from serve_client import Client, good, replies
-from serve_process import EXTERNAL, SERVERLESS, Served, served
-from test_importing import JUDGE, KEY, TOKEN, Folder, external, make
+from serve_process import EXTERNAL, SERVERLESS, Served
+from service_project import TOKEN, Folder, at_service, make
+from test_importing import JUDGE, external
 
 from evalops.providers import together_models
 
 EVIL = "rows\x1b[31m\u202ered.jsonl"
-
-
-@pytest.fixture(scope="module")
-def models() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[Client]:
-    with Client(server, KEY) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +36,7 @@ def scored(client: Client, classified: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
-    monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Folder(tmp_path / "project").settings()
+    return at_service(server.url, tmp_path, monkeypatch)
 
 
 # --- jobs ---

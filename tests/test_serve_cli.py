@@ -10,16 +10,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from model_server import Server, serve
-from serve_process import DEDICATED, EXTERNAL, SERVERLESS, Served, served
+from command import Done
+from model_server import Server
+from serve_process import DEDICATED, EXTERNAL, KEY, SERVERLESS, Served
 from together import Together
 
-KEY = "sk-test-of-the-server"
 TOKEN = "sk-of-their-model-3141592653"
 PATIENCE = 60.0  # seconds for a call or a job, on a machine that is busy
 NOWHERE = "http://127.0.0.1:9"
@@ -35,21 +34,6 @@ DUELS = [
     {"question": "Last?", "one": "quality=4", "two": "quality=4"},
 ]
 TEMPLATE = "Judge the answer to: {{ question }}"
-
-
-class Done(NamedTuple):
-    """How a call ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines() if line]
 
 
 class Tg:
@@ -92,18 +76,6 @@ class Tg:
         done = self(*arguments)
         assert done.code == 0, done
         return done
-
-
-@pytest.fixture(scope="module")
-def models() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
-        yield running
 
 
 @pytest.fixture

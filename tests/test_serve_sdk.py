@@ -17,12 +17,11 @@ import httpx
 import pytest
 import together
 from model_server import Config, Server, serve
-from serve_process import DEDICATED, EXTERNAL, SERVERLESS, Served, served
+from serve_process import DEDICATED, EXTERNAL, KEY, SERVERLESS, Served, served
 from together import AsyncTogether, Together
 
 from evalops.engine.store import JobRecord, Store
 
-KEY = "sk-test-of-the-server"
 TOKEN = "sk-of-their-model-3141592653"
 PATIENCE = 30.0  # seconds for a job, on a machine that is busy
 
@@ -54,18 +53,6 @@ DECISION = {"evaluation_successful", "final_decision", "is_invalid_judge_output"
 
 
 # --- parts ---
-
-
-@pytest.fixture(scope="module")
-def models() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROWS, Cli, Done, Folder
+from command import Done
+from conftest import ROWS, Cli, Folder
 
 from evalops import benchmarks, catalog, sources
 from evalops.errors import EvalopsError

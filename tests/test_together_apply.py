@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apply_project import Done, Folder, Row, duels, truths
+from apply_project import Folder, Row, duels, truths
+from command import Done
 from counting_proxy import Answer, Asked, Change, CountingProxy
 from model_server import Config, Server, serve
 from serve_process import EXTERNAL, SERVERLESS, served

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from command import Done
 from counting_proxy import CountingProxy
-from model_server import Server, serve
 from serve_client import Client, replies
-from serve_process import SERVERLESS, Served, served
-from test_importing import KEY, Done, Folder
+from serve_process import SERVERLESS, Served
+from service_project import Folder, at_service
 
 ROWS = replies(6)
 DATA = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -26,24 +26,6 @@ class Upload(NamedTuple):
     sha256: str
 
 
-@pytest.fixture(scope="module")
-def models() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), model_url=models.url, key=KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[Client]:
-    with Client(server, KEY) as found:
-        yield found
-
-
 @pytest.fixture
 def proxy(server: Served) -> Iterator[CountingProxy]:
     with CountingProxy(server.url) as running:
@@ -52,10 +34,7 @@ def proxy(server: Served) -> Iterator[CountingProxy]:
 
 @pytest.fixture
 def folder(tmp_path: Path, proxy: CountingProxy, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("TOGETHER_BASE_URL", proxy.url)
-    monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Folder(tmp_path / "project").settings()
+    return at_service(proxy.url, tmp_path, monkeypatch)
 
 
 def upload(client: Client, data: bytes = DATA, name: str = "rows.jsonl") -> Upload:
