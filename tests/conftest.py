@@ -14,6 +14,7 @@ from typing import Any
 
 import command
 import pytest
+from browser import chromium
 from command import Done
 from hypothesis import settings
 from model_server import Server, serve
@@ -158,3 +159,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cli(folder: Folder, home: Path) -> Cli:
     """The command line, with `--project` set to `folder`."""
     return Cli(folder.root)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium for all tests of this process."""
+    with chromium() as found:
+        yield found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from evalops.engine import embedded, reply, weights
 from evalops.engine.embedded import Fleet, likeliest, likelihood_body, neutralise
 from evalops.engine.lane import Endpoint
 from evalops.engine.reply import Reply
-from evalops.errors import EvalopsError
+from evalops.errors import EvalopsError, Exit
 
 LABELS = ("positive", "negative")
 ROOT = Path(embedded.__file__).parents[2]
@@ -110,7 +111,7 @@ class TestServerProcess:
 
     def test_runtime_not_installed(self) -> None:
         without_packages = "-S"
-        assert self.answer(b'{"model": "x", "key": "k"}\n', without_packages)["error"] == "not-installed"
+        assert self.answer(b'{"model": "x", "key": "k", "port": 0}\n', without_packages)["error"] == "not-installed"
 
     @pytest.mark.parametrize(
         ("answer", "code", "hint"),
@@ -238,24 +239,52 @@ class TestServer:
 
 @pytest.mark.embedded
 class TestFleet:
-    def test_a_server_that_died_is_replaced(self, model: Path) -> None:
+    def test_a_server_that_died_is_started_again_where_it_was(self, model: Path) -> None:
         async def run() -> tuple[int, ...]:
             async with Fleet(model, count=2) as fleet:
-                first, second = fleet.endpoints
+                before = first, second = fleet.endpoints
                 assert first.key != second.key
-                victim = fleet.pids[0]
+                victim, other = fleet.pids
                 os.kill(victim, signal.SIGKILL)
                 with pytest.raises(aiohttp.ClientError):
                     while True:  # until the kernel is done with it
                         await post(first, "/completions", {"prompt": "x", "max_tokens": 1})
-                await fleet.start()
-                assert len(fleet.endpoints) == 2
-                assert second in fleet.endpoints and first not in fleet.endpoints
-                pids = fleet.pids
+                async with asyncio.timeout(60):
+                    while True:
+                        with contextlib.suppress(aiohttp.ClientError):
+                            status, _ = await post(first, "/completions", {"prompt": "x", "max_tokens": 1})
+                            if status != 503:  # it listens before its model is loaded
+                                break
+                        await asyncio.sleep(0.01)
+                assert status == 200
+                assert await fleet.start() == before
+                assert other in fleet.pids and victim not in fleet.pids
+                pids = (victim, *fleet.pids)
             assert fleet.endpoints == ()
             return pids
 
         assert not any(Path(f"/proc/{pid}").exists() for pid in asyncio.run(run()))
+
+    def test_a_server_that_cannot_be_started_again_is_told_by_the_next_start(self, model: Path, tmp_path: Path) -> None:
+        own = tmp_path / "own.gguf"
+        own.symlink_to(model)
+
+        async def run() -> None:
+            async with Fleet(own, count=1) as fleet:
+                own.unlink()
+                (pid,) = fleet.pids
+                os.kill(pid, signal.SIGKILL)
+                while pid in fleet.pids:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                while fleet.pids:  # noqa: ASYNC110 - the attempt to start it again
+                    await asyncio.sleep(0.01)
+                with pytest.raises(EvalopsError) as raised:
+                    while True:
+                        await fleet.start()
+                        await asyncio.sleep(0.01)
+                assert [each.code for each in raised.value.diagnostics] == ["embedded/load"]
+
+        asyncio.run(run())
 
     def test_close_in_the_middle_of_an_answer(self, model: Path) -> None:
         async def run() -> None:
@@ -322,3 +351,50 @@ asyncio.run(main())
             parent.wait(10)
         assert select.select([server], [], [], 5)[0], "the server is still there"
         os.close(server)
+
+
+SPEC = """\
+version: 1
+name: sentiment
+type: classify
+dataset: rows.jsonl
+judge:
+  model: embedded/smollm2-135m
+  verdict: likelihood
+  system_template: |-
+    Review: {{ review }}
+    The sentiment of this review is
+labels: [positive, negative]
+"""
+
+
+def servers_of(process: subprocess.Popen[Any]) -> list[int]:
+    """The embedded servers that a process has started."""
+    found = " ".join(path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")).split()
+    return [int(pid) for pid in found if b"embedded_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.embedded
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the servers as Linux lists processes")
+def test_an_apply_outlives_its_servers(tmp_path: Path) -> None:
+    (tmp_path / "evalops.yaml").write_text("version: 1\n")
+    (tmp_path / "sentiment.yaml").write_text(SPEC)
+    rows = [{"review": f"Course {number} was a delight. " * 8} for number in range(120)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = "import sys; from evalops.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--project", str(tmp_path), "apply", "--yes"]
+    killed: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if " of 120 rows" in line and len(killed) < 4:
+                for pid in servers_of(process):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+        assert process.wait() == Exit.OK, said
+    assert killed
+    entry = json.loads((tmp_path / "sentiment.lock").read_text())["evaluations"]["sentiment"]
+    assert (entry["status"], entry["summary"]["scored"], entry["summary"]["errors"]) == ("completed", 120, 0)

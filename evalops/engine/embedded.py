@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import urlsplit
 
 from evalops.engine.form import Reading
 from evalops.engine.lane import Endpoint
@@ -28,7 +28,6 @@ SERVER = Path(__file__).with_name("embedded_server.py")
 MODEL = "embedded"  # the name in requests; the server takes any
 MOST_SERVERS = 16  # each holds 130 MB of its own with the smallest model
 STARTUP = 120.0  # seconds until a server must answer: a large file from a slow disk
-PULSE = 10.0  # seconds in which a living server tells its health, also while it generates
 GRACE = 2.0  # seconds to leave after stdin was closed
 BIAS = 100  # of the labels' tokens over all others: e^100 leaves nothing of those
 
@@ -112,20 +111,22 @@ def usable_cores() -> int:
         return cores
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Server:
     process: Process
     endpoint: Endpoint
+    keeper: asyncio.Task[None] | None = None
 
     @property
-    def is_alive(self) -> bool:
-        return self.process.returncode is None
+    def is_kept(self) -> bool:
+        return self.keeper is not None and not self.keeper.done()
 
 
 class Fleet:
     """Servers for one model file, one a core, as an async context manager.
 
-    Each has a key of its own. They end when this process does, in whatever way.
+    Each has a key of its own. One that dies is started again where it was, so that whoever calls it need only try
+    again. They end when this process does, in whatever way.
     """
 
     def __init__(self, model: Path, *, count: int | None = None, startup: float = STARTUP) -> None:
@@ -146,24 +147,21 @@ class Fleet:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where the living servers answer."""
-        return tuple(server.endpoint for server in self._servers if server.is_alive)
+        """Where the servers answer."""
+        return tuple(server.endpoint for server in self._servers)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The processes of the living servers."""
-        return tuple(server.process.pid for server in self._servers if server.is_alive)
+        return tuple(server.process.pid for server in self._servers if server.process.returncode is None)
 
     async def start(self) -> tuple[Endpoint, ...]:
-        """Start what is missing, all at once, and give all endpoints: also after a server died.
+        """Start what is missing, all at once, and give all endpoints: also after one could not be started again.
 
         Raises EvalopsError where one does not come up; then none is left running.
         """
         async with self._starting:
-            answering = await asyncio.gather(*(_is_answering(server) for server in self._servers))
-            gone = [each for each, answers in zip(self._servers, answering, strict=True) if not answers]
-            await asyncio.gather(*(_end(server.process) for server in gone))
-            self._servers = [server for server in self._servers if server not in gone]
+            self._servers = [server for server in self._servers if server.is_kept]
             missing = self._count - len(self._servers)
             try:
                 outcomes = await asyncio.gather(*(self._add() for _ in range(missing)), return_exceptions=True)
@@ -177,16 +175,33 @@ class Fleet:
         return self.endpoints
 
     async def _add(self) -> None:
-        self._servers.append(await _start(self._model, self._startup))
+        key = secrets.token_urlsafe(32)
+        process, port = await _start(self._model, key, self._startup)
+        # One answers while the next waits at the server, so that it is never idle.
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model=MODEL, key=Secret(key), max_in_flight=2)
+        server = _Server(process, endpoint)
+        server.keeper = asyncio.create_task(self._keep(server, key, port))
+        self._servers.append(server)
+
+    async def _keep(self, server: _Server, key: str, port: int) -> None:
+        """Start a server again, with its key and port, whenever its process ends; until that fails once."""
+        with contextlib.suppress(EvalopsError):  # the next `start` says why
+            while True:
+                await server.process.wait()
+                server.process, _ = await _start(self._model, key, self._startup, port)
 
     async def close(self) -> None:
         """End all servers, also in the middle of an answer."""
         servers, self._servers = self._servers, []
+        keepers = [server.keeper for server in servers if server.keeper]
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
         await asyncio.gather(*(_end(server.process) for server in servers))
 
 
-async def _start(model: Path, startup: float) -> _Server:
-    key = secrets.token_urlsafe(32)
+async def _start(model: Path, key: str, startup: float, port: int = 0) -> tuple[Process, int]:
+    """A server's process and its port, any free one for 0."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # nothing of the current folder is imported
@@ -198,9 +213,9 @@ async def _start(model: Path, startup: float) -> _Server:
     )
     stdin, stdout = cast(StreamWriter, process.stdin), cast(StreamReader, process.stdout)  # both are pipes
     try:
-        stdin.write(json.dumps({"model": str(model), "key": key}).encode() + b"\n")
+        stdin.write(json.dumps({"model": str(model), "key": key, "port": port}).encode() + b"\n")
         line = await asyncio.wait_for(stdout.readline(), startup)
-        answer = json.loads(line) if line else {"error": "died"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "died"}
     except BaseException as error:
         await _end(process)
         if isinstance(error, TimeoutError):
@@ -209,25 +224,7 @@ async def _start(model: Path, startup: float) -> _Server:
     if "port" not in answer:
         await _end(process)
         raise failure_of(model, answer, process.returncode)
-    url = f"http://127.0.0.1:{answer['port']}/v1"
-    # One answers while the next waits at the server, so that it is never idle.
-    return _Server(process, Endpoint(base_url=url, model=MODEL, key=Secret(key), max_in_flight=2))
-
-
-async def _is_answering(server: _Server) -> bool:
-    # A process that is killed breaks its connections first, then stops listening, and only then is known to
-    # have ended: a caller who lost a connection may be here before. An answer is the one sure sign of life.
-    parts = urlsplit(server.endpoint.base_url)
-    try:
-        async with asyncio.timeout(PULSE):
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            try:
-                writer.write(b"GET /health HTTP/1.0\r\n\r\n")
-                return (await reader.readline()).startswith(b"HTTP/")
-            finally:
-                writer.close()
-    except OSError:  # a timeout is one too
-        return False
+    return process, answer["port"]
 
 
 async def _end(process: Process) -> None:

@@ -1,6 +1,6 @@
 """The child process of the embedded model: serves one GGUF file on loopback until its stdin closes.
 
-Protocol: one JSON line on stdin (`{"model": PATH, "key": KEY}`), one JSON line on stdout
+Protocol: one JSON line on stdin (`{"model": PATH, "key": KEY, "port": N}`, 0 for any port), one JSON line on stdout
 (`{"port": N}` once requests are answered, or `{"error": WHAT, "detail": TEXT}`), then nothing more.
 The parent keeps stdin open; when it ends, however it ends, the kernel closes the pipe and this process goes.
 The key comes through stdin because arguments and environments of a process can be read by others.
@@ -31,11 +31,10 @@ SETTINGS: dict[str, Any] = {
     "ui": False,
     "endpoint_slots": False,  # it would show the prompts
     "verbosity": 0,
-    "port": 0,
 }
 
 
-def serve(model: str, key: str) -> tuple[Any, int]:
+def serve(model: str, key: str, port: int) -> tuple[Any, int]:
     """Load the model and listen; the server (which the caller must keep) and its port.
 
     Raises ImportError where xllamacpp or a system library of it is missing, RuntimeError for a bad file.
@@ -48,21 +47,22 @@ def serve(model: str, key: str) -> tuple[Any, int]:
     params.model.path = model
     params.model_alias = {"embedded"}
     params.api_keys = [key]
+    params.port = port
     params.hostnames = ["127.0.0.1"]
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = 1
     server = xllamacpp.Server(params)
-    port = urlsplit(server.listening_address).port
-    if not port:
+    heard = urlsplit(server.listening_address).port
+    if not heard:
         raise RuntimeError("the server does not say where it listens")
-    return server, port
+    return server, heard
 
 
 def answer(line: bytes) -> tuple[Any, dict[str, Any]]:
     """What the parent is told about its request line, and the server that must stay referenced."""
     try:
         request = json.loads(line)
-        server, port = serve(request["model"], request["key"])
+        server, port = serve(request["model"], request["key"], request["port"])
     except ImportError as error:
         known = "not-installed" if error.name == "xllamacpp" else "library"
         return None, {"error": known, "detail": str(error)}

@@ -52,7 +52,7 @@ class Runtime:
         return Target(identity=f"{endpoint.base_url}\n{endpoint.model}", endpoints=(found,))
 
     async def _served(self, name: str) -> Target:
-        """An embedded model's servers, those that have died started again; its file is fetched first where need be."""
+        """An embedded model's servers, those that are lost started anew; its file is fetched first where need be."""
         async with self._starting:
             known = self._embedded.get(name)
             if known is not None:
