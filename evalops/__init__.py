@@ -2,53 +2,51 @@
 
 A spec becomes a plan in pure steps, values in and values out; each module imports only those before it:
 
-    errors       problems as values, exit codes         fingerprint  what can change a verdict, and its digests
-    secret       a value that is never shown            parquet      rows of one more format
-    emit         a value as YAML that reads well
-    document     YAML with the place of every key       dataset      rows as a stream, row keys
-    schema       JSON Schema checks in plain words      result       verdicts and summaries
-    layout       one layout for every spec
-    settings     evalops.yaml                           stats        intervals and tests
-    matrix       one spec, many evaluations             metrics      from verdicts to a summary, gates
-    patronus     what that service is asked, as values
-    spec         from a document to evaluations         lock         the lockfile
-    endpoint     where a model is served, offline       verdicts     the verdicts file beside it
-    template     Jinja2 in a sandbox with a budget      diff, plan   what apply would do
-    voting       several votes, one verdict             estimate     calls, tokens, cost
-    judging, semantics   what a schema cannot say
-    web          proxies and pauses of any HTTP client
+    errors       problems as values, exit codes         template     Jinja2 in a sandbox with a budget
+    secret       a value that is never shown            result       verdicts and summaries
+    document     YAML with the place of every key       voting       several votes, one verdict
+    emit         a value as YAML that reads well        stats/       intervals, tests, resampling, agreement
+    schema       JSON Schema checks in plain words      metrics/     from verdicts to a summary, gates
+    layout       one layout for every spec              judging, semantics   what a schema cannot say
+    settings     evalops.yaml                           evaluators/  responses judged without a model
+    meter        what a budget still allows             datasets/    rows as a stream, row keys
+    matrix       one spec, many evaluations             lock         the lockfile
+    patronus     what that service is asked, as values  verdicts     the verdicts file beside it
+    spec         from a document to evaluations         diff, plan   what apply would do
+    endpoint     where a model is served, offline       estimate     calls, tokens, cost
+    web          proxies and pauses of any HTTP client  destination  where rows and keys go
+    fingerprint  what can change a verdict              policy       rules that evaluations keep
 
-From verdicts to a summary: `labels` (words) and `scores` (numbers) count the rows, with `tally` (how they ended) and
-`measure` (rates and means); `classification` is what gold says of labels, `breakdown` the groups of a column,
-`opinions` several votes on a row. `metrics` puts them together and names them, `thresholds` checks what is asked of
-them, `gate` holds it against them. Under these, beside `stats`: `resample` (the bootstrap), `agreement` (of opinions),
-`contrast` (two samples), `strength` (of players in games). `paired` lays two results side by side,
-`rank` orders candidates by a value each, `duel` by games between pairs, into a `standing`.
+`paired` lays two results side by side, `rank` orders candidates by a value each, `duel` by games between pairs, into
+a `standing`.
 
-For type custom `evaluators` compare a response with the true answer: by what `answer` reads in it (a number, a letter),
-a `pattern` under a deadline, the `shape` of JSON, or the `overlap` of words.
+The shell reads and writes:
 
-Of a dataset, `formats` reads the files, `sampling` picks a part, `survey` says what is in it, and `sketch` makes a spec
-to start from.
+    project      the folder; who writes in it: hold     apply        carrying out a plan, under applying (who may, what
+    catalog      all its evaluations                                 was agreed to, what came of it)
+    sources      where their rows come from             orders       many paid requests at once, by sending
+    planning     from a folder to a plan                once         one of them, sent once
+    plancache    the plan of a folder that stayed       journal      what was sent, written ahead
+    remaining    what jobs that go on still cost        jobs, rows   from a job to a lock entry; to its rows
 
-The shell reads and writes: `project` (the folder), `hold` (who may write in it), `sources` (where rows come from),
-`catalog` (all evaluations of a folder), `planning` (from a folder to a plan), `plancache`, `jobs` (from a job to a lock
-entry), `rows`, `applying` (who may, what was agreed to, what came of it), `apply` (carrying out a plan), and under it
-`orders` (many requests at once, by `sending`) over `once` (a paid request, sent once) over `journal` (what was sent,
-written ahead). `remote` is what is at a service and nowhere else, `importing` makes specs of it, and so does
-`experiments`; `exporting` is the way there. `holdings` are the datasets there are. `ranking` puts results in order
-that are `alike`, `contenders` those inside one result.
+For review, `history` is the project at another revision (asked of `git`), `trusted` this one with the settings of
+another, `review` how results moved, `reviewing` the two together. `proof` is what `check` proves, by the `evidence`
+behind each lock entry and by the services as `witness`. `report` is all of a project as one value: results, their
+`trend` over the history, and their rows as `sheets` of columns. `ranking` puts results in order that are `alike`,
+`contenders` those inside one result.
+
+At a service, `remote` is what is there and nowhere else; `importing` and `experiments` make specs of it, `exporting`
+is the way there. `holdings` are the datasets there are.
 
 For notebooks and scripts, and for the command line itself, `api` has all of it as methods of a project: see there.
-
-For review, `history` is the project at another revision (asked of `git`), `review` how results moved, `reviewing` the
-two together; `proof` is what `check` proves, by the `evidence` behind each lock entry.
 
     providers/   the services that run an evaluation, behind one protocol (`base`); `local` is the engine
     engine/      rows through models: `run`, `jury` and `judge` over `model` (the HTTP client), `store`, `embedded`;
                  `evaluator` for rows that no model judges
     server/      the engine behind a Together-compatible API
+    importers/   files of other tools become specs and rows: promptfoo, OpenAI Evals
     views/       what people and programs see, from values to text
+    ui/          the project as pages in a browser
     cli/         one thin file a verb, and the one error boundary
     benchmarks/  the named datasets that ship with the package, and their registry
     starter/     what `evalops init` writes, and workflows/ with --ci

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from posixpath import normpath
 
-from evalops import dataset, document, evaluators, fingerprint, schema, semantics, sources, spec
-from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
+from evalops import document, fingerprint, git, policy, schema, semantics, sources, spec
+from evalops.datasets import dataset
+from evalops.errors import Diagnostic, EvalopsError, Mark, Severity, has_errors
+from evalops.evaluators import kinds
 from evalops.fingerprint import Digests
 from evalops.lock import beside
 from evalops.plan import Wanted
@@ -16,6 +19,8 @@ from evalops.providers import open_provider
 from evalops.providers.base import Provider
 from evalops.settings import FILE, Settings
 from evalops.spec import Evaluation
+
+UNTRACKED = "project/untracked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +34,48 @@ class Catalog:
 
 @dataclass(slots=True)
 class _Scans:
-    """Datasets already read, by what was asked of them: specs share datasets."""
+    """Datasets already read, by what was asked of them, or why they cannot be: specs share datasets."""
 
     project: Project
-    known: dict[tuple[dataset.Uses, str], tuple[Digests, list[Diagnostic]]] = field(default_factory=dict)
+    most: int | None = None  # rows that are looked at
+    known: dict[tuple[dataset.Uses, str], tuple[Digests, list[Diagnostic]] | EvalopsError] = field(default_factory=dict)
 
 
 def read(project: Project, paths: Iterable[str] | None = None) -> Catalog:
     """Every spec of the project, or those at `paths`, read, checked and identified."""
     specs = tuple(project.specs() if paths is None else paths)
     evaluations, problems = evaluations_of(project, specs)
-    problems += sources.check(project.settings)
+    problems += (*sources.check(project.settings), *policy.check(project.settings))
     wanted, new = _identify(project, evaluations)
+    new += _untracked(project, evaluations)
     return Catalog(
         wanted=tuple(sorted(wanted, key=lambda each: each.evaluation.address)),
         diagnostics=tuple(sorted(_once(problems + new), key=_place)),
         specs=specs,
     )
+
+
+def of_text(project: Project, path: str, data: bytes, *, most: int | None = None) -> Catalog:
+    """What `read` would say if the spec at `path` held `data`.
+
+    With `most` in a hurry: of a dataset that many rows are looked at, of the other specs those that have its name.
+    """
+    evaluations, problems = _evaluations(project, path, data)
+    names = {each.name.encode() for each in evaluations}
+    paths = [each for each in project.specs() if each != path] if evaluations else []
+    others, _ = evaluations_of(project, [each for each in paths if most is None or _has(project, each, names)])
+    ours = [each for each in semantics.unique([*others, *evaluations]) if each.mark and each.mark.path == path]
+    wanted, new = _identify(project, evaluations, most)
+    found = tuple(sorted(_once([*problems, *ours, *new]), key=_place))
+    return Catalog(wanted=tuple(wanted), diagnostics=found, specs=(path,))
+
+
+def _has(project: Project, path: str, words: Iterable[bytes]) -> bool:
+    try:
+        data = project.read(path)
+    except EvalopsError:
+        return False
+    return any(word in data for word in words)
 
 
 def evaluations_of(project: Project, specs: Iterable[str]) -> tuple[list[Evaluation], list[Diagnostic]]:
@@ -120,7 +150,7 @@ def touched(wanted: Sequence[Wanted], paths: Collection[str], settings: Settings
 def _has_code(evaluation: Evaluation, paths: Collection[str]) -> bool:
     """Whether a file is code of an evaluator that the project wrote itself."""
     function = evaluation.evaluator.function if evaluation.evaluator else None
-    return function is not None and any(evaluators.is_code(function, path) for path in paths)
+    return function is not None and any(kinds.is_code(function, path) for path in paths)
 
 
 def files(evaluation: Evaluation, settings: Settings) -> set[str]:
@@ -144,9 +174,13 @@ def _matches(evaluation: Evaluation, selector: str) -> bool:
 
 def _spec(project: Project, path: str) -> tuple[list[Evaluation], list[Diagnostic]]:
     try:
-        documents, problems = document.parse(project.read(path), path)
+        return _evaluations(project, path, project.read(path))
     except EvalopsError as error:
         return [], list(error.diagnostics)
+
+
+def _evaluations(project: Project, path: str, data: bytes) -> tuple[list[Evaluation], list[Diagnostic]]:
+    documents, problems = document.parse(data, path)
     evaluations: list[Evaluation] = []
     if has_errors(problems):
         return [], problems
@@ -157,8 +191,10 @@ def _spec(project: Project, path: str) -> tuple[list[Evaluation], list[Diagnosti
     return evaluations, problems
 
 
-def _identify(project: Project, evaluations: list[Evaluation]) -> tuple[list[Wanted], list[Diagnostic]]:
-    scans = _Scans(project)
+def _identify(
+    project: Project, evaluations: list[Evaluation], most: int | None = None
+) -> tuple[list[Wanted], list[Diagnostic]]:
+    scans = _Scans(project, most)
     providers: dict[str, Provider] = {}
     wanted = []
     problems: list[Diagnostic] = []
@@ -179,7 +215,8 @@ def _identify(project: Project, evaluations: list[Evaluation]) -> tuple[list[Wan
 
 def _wanted(evaluation: Evaluation, provider: Provider, digests: Digests) -> Wanted:
     endpoints = provider.endpoints(evaluation)
-    return Wanted(evaluation, fingerprint.identify(evaluation, endpoints, digests, provider.pins(evaluation)))
+    identity = fingerprint.identify(evaluation, endpoints, digests, provider.pins(evaluation))
+    return Wanted(evaluation, replace(identity, origin=provider.origin))
 
 
 def _scan(evaluation: Evaluation, scans: _Scans) -> tuple[Digests, list[Diagnostic]]:
@@ -187,13 +224,59 @@ def _scan(evaluation: Evaluation, scans: _Scans) -> tuple[Digests, list[Diagnost
     if ref.sha256 is not None:
         return dataset.unread(ref.sha256, use), []
     key = (use, evaluation.address if ref.rows is not None else "")  # rows in a spec have places of their own
-    if key not in scans.known:
-        try:
-            found = sources.of(scans.project, evaluation)
-            scans.known[key] = found.scan(use, lambda column: semantics.place(evaluation, column))
-        except EvalopsError as error:
-            raise EvalopsError(*(_at_dataset(problem, evaluation) for problem in error.diagnostics)) from None
+    found = scans.known.get(key) or _read(evaluation, use, key, scans)
+    if isinstance(found, EvalopsError):
+        raise EvalopsError(*(_at_dataset(problem, evaluation) for problem in found.diagnostics))
+    return found
+
+
+def _read(
+    evaluation: Evaluation, use: dataset.Uses, key: tuple[dataset.Uses, str], scans: _Scans
+) -> tuple[Digests, list[Diagnostic]] | EvalopsError:
+    """What a dataset is, or why it cannot be read: kept, but for problems that are told at a line of this spec."""
+    source = sources.of(scans.project, evaluation)
+    placed: list[Mark] = []
+
+    def mark(column: str) -> Mark:
+        placed.append(semantics.place(evaluation, column))
+        return placed[-1]
+
+    try:
+        scans.known[key] = source.scan(use, mark, scans.most)
+    except EvalopsError as error:
+        if placed:
+            return error
+        scans.known[key] = error
     return scans.known[key]
+
+
+def _untracked(project: Project, evaluations: Iterable[Evaluation]) -> Iterator[Diagnostic]:
+    """Files of specs that git does not track: who reviews a change does not see what is judged.
+
+    Errors where a revision is trusted, else warnings; and none then for a spec that is not tracked itself.
+    """
+    # A folder that is in no repository asks nobody.
+    listed = git.ask(project.root, "ls-files", "-z") if git.is_near(project.root) else None
+    if listed is None or not listed.ok:
+        return
+    tracked = set(listed.out.decode("utf-8", "surrogateescape").split("\0"))
+    for each in evaluations:
+        if project.trusted is None and each.spec not in tracked:
+            continue
+        named: dict[str, tuple[str | int, ...]] = {text.file: text.route for text in each.texts if text.file}
+        known = project.settings.datasets.get(each.dataset.path)
+        if known is None or known.sha256 is None:  # else whoever reviewed the digest knows the content
+            named |= dict.fromkeys(sources.files(each.dataset, project.settings), ("dataset", "path"))
+        for path, route in named.items():
+            if normpath(path) not in tracked:
+                yield Diagnostic(
+                    code=UNTRACKED,
+                    message=f"git does not track `{path}`: who reviews a change does not see what is judged",
+                    mark=each.places.mark(*route),
+                    address=each.address,
+                    hint=f"git add {path}, or name it under `datasets` in {FILE} with its sha256",
+                    severity=Severity.WARNING if project.trusted is None else Severity.ERROR,
+                )
 
 
 def _at_dataset(problem: Diagnostic, evaluation: Evaluation) -> Diagnostic:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from evalops import alike, metrics, rank, ranking, schema, standing
+from evalops import alike, rank, ranking, schema, standing
 from evalops.alike import Entrant
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.duel import STRENGTH, Game
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.jobs import graded_row
+from evalops.metrics import labels, summaries
 from evalops.project import Project
 from evalops.result import Graded, Metric, VerdictStatus
 from evalops.spec import Evaluation, Type
@@ -130,14 +131,9 @@ def _groups(
     by_name: defaultdict[str, list[Judged]] = defaultdict(list)
     for each in rows:
         by_name[each.names[0]].append(each)
-    summaries = {name: metrics.summarise(evaluation, (each.graded for each in by_name[name])).metrics for name in names}
-    metric = evaluation.metric or next(
-        (
-            each
-            for each in metrics.HEADLINES[evaluation.type]
-            if any(found[each].value is not None for found in summaries.values())
-        ),
-        metrics.HEADLINES[evaluation.type][0],
+    found = {name: summaries.summarise(evaluation, (each.graded for each in by_name[name])).metrics for name in names}
+    metric = evaluation.metric or summaries.headline(
+        evaluation.type, lambda name: any(each[name].value is not None for each in found.values())
     )
     notes = []
     if item is None:
@@ -146,7 +142,7 @@ def _groups(
     candidates = [
         Candidate(
             name=name,
-            metric=summaries[name].get(metric) or Metric.absent(f"there is no `{metric}`"),
+            metric=found[name].get(metric) or Metric.absent(f"there is no `{metric}`"),
             points=_points(evaluation, metric, by_name[name], item),
             rows=len(by_name[name]),
             no_verdict=sum(each.graded.verdict.status is not VerdictStatus.SCORED for each in by_name[name]),
@@ -167,13 +163,8 @@ def _unit(each: Judged, item: str | None) -> str:
 def _points(evaluation: Evaluation, metric: str, rows: Iterable[Judged], item: str | None) -> dict[str, Points] | None:
     if metric not in standing.MEANS:
         return None
-    points: dict[str, Points] = {}
-    for each in rows:
-        given = standing.points_of(evaluation, metric, each.graded)
-        if given is not None:
-            before = points.get(_unit(each, item), Points(0.0, 0))
-            points[_unit(each, item)] = Points(before.total + given.total, before.n + given.n)
-    return points or None
+    given = ((_unit(each, item), standing.points_of(evaluation, metric, each.graded)) for each in rows)
+    return standing.summed((unit, each) for unit, each in given if each is not None) or None
 
 
 def _pairing(rows: Sequence[Judged], by: str) -> tuple[str | None, str | None]:
@@ -201,7 +192,7 @@ def _pairing(rows: Sequence[Judged], by: str) -> tuple[str | None, str | None]:
 
 def _players(evaluation: Evaluation, rows: Sequence[Judged], names: Sequence[str], item: str | None) -> Ranking:
     games = [
-        Game(_unit(each, item), each.names[0], each.names[1], ranking.POINTS[str(each.graded.verdict.value)])
+        Game(_unit(each, item), each.names[0], each.names[1], labels.POINTS[str(each.graded.verdict.value)])
         for each in rows
         if each.graded.verdict.status is VerdictStatus.SCORED
     ]

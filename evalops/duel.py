@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.rank import adjusted, competition, spans
-from evalops.resample import SEED, expanded_percentiles, resampled_sums
 from evalops.result import Metric
 from evalops.standing import Standing
-from evalops.strength import bradley_terry
+from evalops.stats.resample import SEED, interval_of, resampled_sums
+from evalops.stats.strength import bradley_terry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,13 +210,10 @@ def _standings(
 
 def _metric(value: float, drawn: FloatArray, rows: int, games: int) -> Metric:
     """A value with the interval of its resamples, which few rows do not have."""
-    import numpy as np
-
-    defined = drawn[~np.isnan(drawn)]
-    if rows < 2 or len(defined) < 0.99 * len(drawn):
+    interval = interval_of(value, drawn, rows) if rows > 1 else None
+    if interval is None:
         return Metric(value=value, n=games, reason="too few rows for an interval")
-    interval = expanded_percentiles(defined, rows)
-    return Metric(value=value, low=min(interval.low, value), high=max(interval.high, value), n=games)
+    return Metric(value=value, low=interval.low, high=interval.high, n=games)
 
 
 def _p(apart: FloatArray) -> float:

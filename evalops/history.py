@@ -18,7 +18,7 @@ from evalops import settings as settings_
 from evalops.document import parse
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity, has_errors
 from evalops.lock import Lock
-from evalops.project import MAX_LOCK, MAX_TEXT
+from evalops.project import MAX_LOCK, MAX_TEXT, own
 from evalops.settings import Settings
 from evalops.verdicts import Section
 from evalops.verdicts import parse as parse_verdicts
@@ -74,7 +74,12 @@ class Repository:
         tree = git.ask(self.root, "rev-parse", "--verify", "--quiet", f"{revision.commit}:{self.prefix.rstrip('/')}")
         found = git.ask(self.root, "ls-tree", "-r", "-z", "--long", "--full-tree", tree.text) if tree.ok else None
         blobs = dict(_blobs(found.out)) if found else {}
-        return Snapshot(root=self.root, revision=revision, blobs=blobs)
+        return Snapshot(root=self.root, revision=revision, blobs={path: blobs[path] for path in own(blobs)})
+
+    def names(self, revision: Revision) -> list[str]:
+        """The paths of all files of a revision, from the repository's root."""
+        found = git.ask(self.root, "ls-tree", "-r", "-z", "--name-only", "--full-tree", revision.commit).out
+        return found.decode("utf-8", "surrogateescape").split("\0")
 
     def _default(self) -> tuple[str, str]:
         """The default branch as it is called, and its commit."""
@@ -148,12 +153,15 @@ class Snapshot:
                 problems.append(self._unusable(path, error))
         return found, problems
 
-    def settings(self) -> Settings | None:
-        """The settings, None where there were none. Raises EvalopsError with what is wrong with them."""
+    def settings(self, name: str = settings_.FILE) -> Settings | None:
+        """The settings, None where there were none; `name` is what places call their file.
+
+        Raises EvalopsError with what is wrong with them.
+        """
         data = self.read([settings_.FILE], MAX_TEXT).get(settings_.FILE)
         if data is None:
             return None
-        documents, problems = parse(data, settings_.FILE)
+        documents, problems = parse(data, name)
         if documents and not has_errors(problems):
             found, problems = settings_.load(documents[0])
             if not has_errors(problems):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evalops import benchmarks, dataset, emit, formats, remote, sketch, sources, verdicts
+from evalops import benchmarks, emit, remote, sources, verdicts
+from evalops.datasets import dataset, formats, sketch
+from evalops.datasets.survey import Survey, survey
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.settings import Settings
 from evalops.sources import Source
 from evalops.spec import DatasetRef
-from evalops.survey import Survey, survey
 
 FORMAT = 1
-BLOCK = 1 << 18
 
 
 def listed(project: Project, wanted: Iterable[Wanted]) -> list[dict[str, Any]]:
@@ -106,11 +105,8 @@ def _about(text: str, settings: Settings) -> dict[str, Any]:
 
 
 def _digest(source: Source) -> str:
-    digest = hashlib.sha256()
     with source.open() as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sources.sha256_of(stream)
 
 
 def _value(path: str, about: Mapping[str, Any], digest: str, found: Survey, spec: Mapping[str, Any]) -> dict[str, Any]:

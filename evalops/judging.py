@@ -79,7 +79,7 @@ def _repeats(evaluation: Evaluation) -> Iterator[Diagnostic]:
 def _jurors(evaluation: Evaluation) -> Iterator[Diagnostic]:
     """Judges that are alike err alike: their agreement says less than it seems to (arXiv 2404.18796)."""
     earlier: list[Judge] = []
-    for judge in evaluation.judges if evaluation.panel else ():
+    for judge in evaluation.judges:
         mark = evaluation.places.mark(*judge.route)
         kin = [each for each in earlier if _is_kin(judge, each)]
         if any(_asks_alike(judge, each) for each in earlier):

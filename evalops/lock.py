@@ -40,7 +40,8 @@ class Entry:
 
     `summary` is the job's result as JSON, `gates` the verdict on each threshold, `grade` the digest of the
     grade fields they were made with. `reason` is why the generation was raised. `pins` are what names in the spec
-    stood for, at a service that may change that. Times are RFC 3339, UTC.
+    stood for, at a service that may change that, `credentials` the names of the keys that went along, by the field of
+    the model. Times are RFC 3339, UTC.
     """
 
     address: str
@@ -57,6 +58,7 @@ class Entry:
     dataset: Mapping[str, Any]
     inputs: Mapping[str, Any]
     pins: Mapping[str, str] | None = None
+    credentials: Mapping[str, str] | None = None
     grade: str
     summary: Mapping[str, Any] | None = None
     gates: tuple[Mapping[str, Any], ...] = ()
@@ -77,6 +79,8 @@ class Lock:
     path: str
     entries: Mapping[str, Entry] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
+    # What `dump` made of an entry, for the locks that come of this one: an apply writes the file for each entry anew.
+    _texts: dict[str, tuple[Entry, str]] = field(default_factory=dict, compare=False, repr=False)
 
     def put(self, *entries: Entry) -> Lock:
         """This lock with these entries added or replaced."""
@@ -91,9 +95,9 @@ class Lock:
 # The order of the keys in a lockfile: what a reviewer looks for first comes first.
 _FIELDS = (
     "fingerprint", "generation", "reason", "provider", "origin", "job", "status", "message",
-    "created_at", "finished_at", "dataset", "inputs", "pins", "grade", "summary", "gates",
+    "created_at", "finished_at", "dataset", "inputs", "pins", "credentials", "grade", "summary", "gates",
 )  # fmt: skip
-_OPTIONAL = ("reason", "origin", "message", "finished_at", "pins")
+_OPTIONAL = ("reason", "origin", "message", "finished_at", "pins", "credentials")
 
 
 def beside(spec: str) -> str:
@@ -101,14 +105,31 @@ def beside(spec: str) -> str:
     return spec.rsplit(".", 1)[0] + SUFFIX
 
 
+def held(locks: Mapping[str, Lock], spec: str, address: str) -> Entry | None:
+    """What the lockfile of a spec file has for an address; `locks` are by path."""
+    lock = locks.get(beside(spec))
+    return lock.entries.get(address) if lock else None
+
+
 def dump(lock: Lock) -> str:
     """The lockfile's text: sorted entries, one key a line, a digest at the end of each entry."""
-    value = {
-        "version": VERSION,
-        **lock.unknown,
-        "evaluations": {address: _entry_value(lock.entries[address]) for address in sorted(lock.entries)},
-    }
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    head = _json({"version": VERSION, **lock.unknown, "evaluations": {}}).removesuffix("{}\n}")
+    entries = ",".join(_text(lock, address) for address in sorted(lock.entries))
+    return f"{head}{{{entries}\n  }}\n}}\n" if entries else f"{head}{{}}\n}}\n"
+
+
+def _text(lock: Lock, address: str) -> str:
+    """An entry on lines of its own."""
+    entry = lock.entries[address]
+    known, text = lock._texts.get(address, (None, ""))
+    if known is not entry:
+        text = f"\n{_json(address)}: {_json(_entry_value(entry))}".replace("\n", "\n    ")
+        lock._texts[address] = entry, text
+    return text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def parse(text: str, path: str) -> Lock:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from evalops import contrast, resample, stats
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.metrics.labels import POINTS
 from evalops.result import Metric, Value, Verdict, VerdictStatus
 from evalops.spec import Type
+from evalops.stats import contrast, intervals, resample
 
 MCNEMAR = "McNemar's exact test"
 BOOTSTRAP = "paired bootstrap, random sign flips"
 UNPAIRED = "two separate samples"
 
-_POINTS = {"A": 1.0, "Tie": 0.5, "B": 0.0}
 _NO_SHARED = "no row has a verdict in both results"
 _SIGNIFICANT = 0.05
 
@@ -111,6 +111,34 @@ def compare(
     )
 
 
+class Tested(NamedTuple):
+    """A difference over n rows, and the p-value of there being none."""
+
+    difference: Metric
+    p: float | None
+
+
+def rates(lost: int, gained: int, n: int, scale: float = 1.0) -> Tested:
+    """The difference of two rates over the same n rows, `lost` and `gained` of which changed, times `scale`."""
+    if n == 0:
+        return Tested(Metric.absent(_NO_SHARED), None)
+    low, high = contrast.paired_rates(lost, gained, n)
+    difference = Metric(value=scale * (gained - lost) / n, low=scale * low, high=scale * high, n=n)
+    return Tested(difference, contrast.mcnemar(lost, gained))
+
+
+def means(differences: Mapping[float, int], n: int, scale: float = 1.0, seed: int = resample.SEED) -> Tested:
+    """The mean of differences over n rows, given as counts by difference, times `scale`."""
+    if n == 0:
+        return Tested(Metric.absent(_NO_SHARED), None)
+    found = resample.paired_mean(differences, seed=seed)
+    difference = Metric(value=scale * found.value, n=n, reason="all rows differ by the same")
+    if found.interval:
+        low, high = (scale * end for end in found.interval)
+        difference = replace(difference, low=low, high=high, reason=None)
+    return Tested(difference, found.p)
+
+
 def _by_key(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
     for verdict in verdicts:
@@ -135,16 +163,13 @@ def _rates(pairs: Sequence[Flip], pass_labels: frozenset[str]) -> Paired:
     flips = tuple(pair for pair in pairs if (pair.before in pass_labels) != (pair.after in pass_labels))
     gained = sum(flip.after in pass_labels for flip in flips)
     lost, n = len(flips) - gained, len(pairs)
-    difference = Metric.absent(_NO_SHARED)
-    if n:
-        low, high = contrast.paired_rates(lost, gained, n)
-        difference = Metric(value=100 * (gained - lost) / n, low=100 * low, high=100 * high, n=n)
+    difference, p = rates(lost, gained, n, 100.0)
     return Paired(
         metric="pass_percentage",
         shared=n,
         difference=difference,
         test=MCNEMAR if n else None,
-        p=contrast.mcnemar(lost, gained) if n else None,
+        p=p,
         reason=None if n else _NO_SHARED,
         lost=lost,
         gained=gained,
@@ -157,7 +182,9 @@ def _labels(pairs: Sequence[Flip]) -> Paired:
     flips = tuple(pair for pair in pairs if pair.before != pair.after)
     share = Metric.absent(_NO_SHARED)
     if pairs:
-        share = Metric(value=len(flips) / len(pairs), **stats.wilson(len(flips), len(pairs))._asdict(), n=len(pairs))
+        share = Metric(
+            value=len(flips) / len(pairs), **intervals.wilson(len(flips), len(pairs))._asdict(), n=len(pairs)
+        )
     return Paired(
         metric="changed_labels",
         shared=len(pairs),
@@ -178,12 +205,7 @@ def _means(
 ) -> Paired:
     """The difference of the means of `number`; a row has flipped where its `outcome` did."""
     differences = Counter(number(pair.after) - number(pair.before) for pair in pairs)
-    difference, p = Metric.absent(_NO_SHARED), None
-    if pairs:
-        found = resample.paired_mean(differences, seed=seed)
-        difference, p = Metric(value=found.value, n=len(pairs), reason="all rows differ by the same"), found.p
-        if found.interval:
-            difference = replace(difference, low=found.interval.low, high=found.interval.high, reason=None)
+    difference, p = means(differences, len(pairs), seed=seed)
     return Paired(
         metric=metric,
         shared=len(pairs),
@@ -198,7 +220,7 @@ def _means(
 
 
 def _points(value: Value) -> float:
-    return _POINTS.get(str(value), 0.5)
+    return POINTS.get(str(value), 0.5)
 
 
 def _score(value: Value) -> float:
@@ -249,7 +271,7 @@ def _estimate(summary: Mapping[str, Any], metric: str) -> contrast.Estimate | st
 def holm(results: Sequence[Paired]) -> tuple[Paired, ...]:
     """The results with p-values adjusted for how many are tested at once."""
     tested = [place for place, result in enumerate(results) if result.p is not None]
-    adjusted = dict(zip(tested, stats.holm([results[place].p or 0.0 for place in tested]), strict=True))
+    adjusted = dict(zip(tested, intervals.holm([results[place].p or 0.0 for place in tested]), strict=True))
     return tuple(replace(result, p_adjusted=adjusted.get(place)) for place, result in enumerate(results))
 
 

@@ -12,8 +12,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +26,7 @@ from evalops.document import parse
 from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.fingerprint import sha256
 from evalops.lock import Entry, Lock
-from evalops.settings import Settings
+from evalops.settings import Settings, Trusted
 
 STATE = ".evalops"
 MAX_TEXT = 1 << 20  # bytes of a spec, a template, settings
@@ -35,13 +35,20 @@ MAX_LOCK = 64 << 20
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with an evalops.yaml."""
+    """A folder with an evalops.yaml. Where a revision is `trusted`, `given` are the settings that it leads to, and
+    `measured` its lockfiles by path: what they say of tokens is believed.
+    """
 
     root: Path
+    trusted: Trusted | None = field(default=None, compare=False)
+    given: Settings | None = field(default=None, compare=False, repr=False)
+    measured: Mapping[str, Lock] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def settings(self) -> Settings:
         """The settings. Raises EvalopsError with everything wrong with them."""
+        if self.given is not None:
+            return self.given
         documents, problems = parse(self.read(settings_.FILE), settings_.FILE)
         if not documents or has_errors(problems):
             raise EvalopsError(*problems)
@@ -56,8 +63,8 @@ class Project:
         return self.root / STATE
 
     def files(self) -> list[str]:
-        """Every file, sorted, as a path from the project folder; links and hidden names are left out."""
-        return sorted(_walk(self.root, ""))
+        """Every file, sorted, as a path from the project folder; no links, hidden names and inner projects."""
+        return own(sorted(_walk(self.root, "")))
 
     def specs(self) -> list[str]:
         """The spec files, sorted, as paths from the project folder."""
@@ -160,7 +167,12 @@ class Project:
                     hint="fetch it first; a shallow clone lacks older ones",
                 )
             )
-        changed = git(self.root, "diff", "--name-only", "--no-renames", "--relative", "-z", known, "--")
+        asked = ("diff", "--name-only", "--no-renames", "--relative", "--ignore-submodules=all", "--no-ext-diff", "-z")
+        differ = git_.ask(self.root, *asked, known, "--", config=git_.unfiltered(self.root))
+        if not differ.ok:
+            message = f"what changed since `{revision}` cannot be told: {differ.problem}"
+            raise EvalopsError(Diagnostic(code="project/revision", message=message))
+        changed = differ.out.decode("utf-8", "replace")
         new = git(self.root, "ls-files", "--others", "--exclude-standard", "-z")
         return {path for path in (changed + new).split("\0") if path}
 
@@ -229,6 +241,13 @@ def matching(files: Iterable[str], globs: Iterable[str]) -> list[str]:
     """The paths that match any glob, the settings left out."""
     pattern = re.compile("|".join(map(_pattern, globs)))
     return [path for path in files if pattern.fullmatch(path) and path != settings_.FILE]
+
+
+def own(files: Iterable[str]) -> list[str]:
+    """The files without those of projects inside this one: a folder with settings of its own is one."""
+    found = list(files)
+    inner = tuple(path.removesuffix(settings_.FILE) for path in found if path.endswith(f"/{settings_.FILE}"))
+    return [path for path in found if not path.startswith(inner)] if inner else found
 
 
 def git(root: Path, *arguments: str) -> str:

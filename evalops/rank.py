@@ -4,16 +4,16 @@ leader. Values are what the results say; rows are only resampled for what a sing
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evalops import contrast, stats
-from evalops.resample import RESAMPLES, SEED, paired_mean, resampled_sums
-from evalops.result import Metric
-from evalops.standing import LOWER_IS_BETTER, MEANS, Candidate, Points, Standing, is_over_all, scale_of
+from evalops import paired
+from evalops.result import SMALL, Metric
+from evalops.standing import LOWER_IS_BETTER, MEANS, Candidate, Points, Standing, is_over_all, scale_of, summed
+from evalops.stats import contrast, intervals
+from evalops.stats.resample import SEED, kinds_of, permutation_p, resampled_sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 MORE = 3  # rows, or percent of them, without a verdict that one may have more than another unsaid
-SMALL = 30  # rows with a verdict; below, an order is mostly chance
-_DRAWS = 20_000_000  # beyond, a permutation test has reached its normal limit
-_CELLS = 4_000_000
 
 
 # --- ranks ---
@@ -68,9 +65,9 @@ def order(
         scale = scale_of(metric)
         leader = pairs[0][1]
         for place, (_, each) in enumerate(pairs[1:], 1):
-            found = _compared(each, leader, blocks or {}, scale, is_paired=is_paired, seed=seed)
-            if metric not in MEANS:
-                found = {"reason": "rank intervals are not known for this metric"}
+            found: dict[str, Any] = {"reason": "rank intervals are not known for this metric"}
+            if metric in MEANS:
+                found = _compared(each, leader, blocks or {}, scale, is_paired=is_paired, seed=seed)
             standings[place] = replace(standings[place], **found)
     last = [replace(_standing(each), reason=each.metric.reason) for each in everyone if each.metric.value is None]
     return (*adjusted(standings), *last)
@@ -82,13 +79,7 @@ def _standing(each: Candidate) -> Standing:
 
 def _blocked(points: Mapping[str, Points] | None, blocks: Mapping[str, str]) -> dict[str, Points] | None:
     """The points by cluster."""
-    if points is None:
-        return None
-    found: dict[str, Points] = {}
-    for unit, (total, n) in points.items():
-        before = found.get(blocks.get(unit, unit), Points(0.0, 0))
-        found[blocks.get(unit, unit)] = Points(before.total + total, before.n + n)
-    return found
+    return None if points is None else summed((blocks.get(unit, unit), each) for unit, each in points.items())
 
 
 def _name(each: Candidate | Standing) -> tuple[str, str]:
@@ -98,7 +89,7 @@ def _name(each: Candidate | Standing) -> tuple[str, str]:
 def adjusted(standings: Sequence[Standing]) -> list[Standing]:
     """The standings with p-values adjusted for how many were tested."""
     p_values = [each.p for each in standings if each.p is not None]
-    found = iter(stats.holm(p_values))
+    found = iter(intervals.holm(p_values))
     return [each if each.p is None else replace(each, p_adjusted=next(found)) for each in standings]
 
 
@@ -144,17 +135,13 @@ def _resampled(
 
 def _sums(group: Sequence[Mapping[str, Points]], blocks: Mapping[str, str], chance: np.random.Generator) -> FloatArray:
     """Resampled totals and numbers of rows, side by side for each candidate of a group that shares its rows."""
-    import numpy as np
-
     rows: dict[str, list[float]] = {}
     for place, points in enumerate(group):
         for unit, (total, n) in points.items():
             line = rows.setdefault(blocks.get(unit, unit), [0.0] * (2 * len(group)))
             line[2 * place] += total
             line[2 * place + 1] += n
-    kinds = sorted(Counter(map(tuple, rows.values())).items())
-    features = np.array([kind for kind, _ in kinds], dtype=float)
-    return resampled_sums(features, np.array([count for _, count in kinds], dtype=np.int64), chance)
+    return resampled_sums(*kinds_of(map(tuple, rows.values())), chance)
 
 
 # --- tests against the leader ---
@@ -180,21 +167,15 @@ def _compared(
         sums[block] = sums.get(block, 0.0) + own.total / own.n - best.total / best.n
     # Means of blocks of several rows are brought back to the mean of the rows.
     scale *= len(sums) / len(shared)
-    found = paired_mean(Counter(sums.values()), seed=seed)
-    difference = Metric(value=scale * found.value, n=len(shared), reason="all rows differ by the same")
-    if found.interval:
-        low, high = (scale * end for end in found.interval)
-        difference = replace(difference, low=low, high=high, reason=None)
-    return {"difference": difference, "test": "paired resampling", "p": found.p}
+    difference, p = paired.means(Counter(sums.values()), len(shared), scale, seed)
+    return {"difference": difference, "test": "paired resampling", "p": p}
 
 
 def _mcnemar(pairs: Sequence[tuple[Points, Points]], scale: float) -> dict[str, Any]:
     lost = sum(own.total < best.total for own, best in pairs)
     gained = sum(own.total > best.total for own, best in pairs)
-    low, high = contrast.paired_rates(lost, gained, len(pairs))
-    value = (gained - lost) / len(pairs)
-    difference = Metric(value=scale * value, low=scale * low, high=scale * high, n=len(pairs))
-    return {"difference": difference, "test": "McNemar", "p": contrast.mcnemar(lost, gained)}
+    difference, p = paired.rates(lost, gained, len(pairs), scale)
+    return {"difference": difference, "test": "McNemar", "p": p}
 
 
 def _apart(each: Candidate, leader: Candidate, seed: int) -> dict[str, Any]:
@@ -212,47 +193,6 @@ def _apart(each: Candidate, leader: Candidate, seed: int) -> dict[str, Any]:
         low, high = contrast.difference(estimates[0], estimates[1])
         difference = Metric(value=value, low=low, high=high, n=n)
     return {"difference": difference, "test": "permutation", "p": permutation_p(first, second, seed=seed)}
-
-
-def permutation_p(first: Sequence[Points], second: Sequence[Points], *, seed: int = SEED) -> float:
-    """The p-value of two means over different rows being the same: the share of random divisions of all rows into
-    two parts of these sizes whose means lie as far apart (R. A. Fisher, The Design of Experiments, 1935).
-    """
-    import numpy as np
-
-    kinds = sorted(Counter([*first, *second]).items())
-    features = np.array([kind for kind, _ in kinds], dtype=float)
-    counts = np.array([count for _, count in kinds], dtype=np.int64)
-    everything = counts @ features
-    own = np.array([sum(each.total for each in first), sum(each.n for each in first)], dtype=float)
-    found = _distance(own[None], everything)[0]
-    if len(kinds) * RESAMPLES > _DRAWS:
-        return _normal_p(first, second)
-    chance = np.random.default_rng(seed)
-    step = max(1, _CELLS // len(kinds))
-    as_far = 0
-    for start in range(0, RESAMPLES, step):
-        drawn = chance.multivariate_hypergeometric(counts, len(first), min(step, RESAMPLES - start), method="marginals")
-        as_far += int(np.count_nonzero(_distance(drawn @ features, everything) >= found - 1e-9 * (1 + abs(found))))
-    return (1 + as_far) / (1 + RESAMPLES)
-
-
-def _distance(sums: FloatArray, everything: FloatArray) -> FloatArray:
-    """How far the mean of a part, given as totals and numbers, lies from the mean of the rest."""
-    import numpy as np
-
-    rest = everything - sums
-    distance: FloatArray = np.abs(sums[:, 0] / sums[:, 1] - rest[:, 0] / rest[:, 1])
-    return distance
-
-
-def _normal_p(first: Sequence[Points], second: Sequence[Points]) -> float:
-    means, variance = [], 0.0
-    for part in (first, second):
-        values = [point.total / point.n for point in part]
-        means.append(math.fsum(values) / len(values))
-        variance += math.fsum((value - means[-1]) ** 2 for value in values) / len(values) ** 2
-    return math.erfc(abs(means[0] - means[1]) / math.sqrt(2 * variance)) if variance else 1.0
 
 
 # --- what to know before a decision ---

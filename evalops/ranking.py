@@ -11,21 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evalops import alike, catalog, duel, metrics, rank, sources, standing, verdicts
+from evalops import alike, catalog, duel, rank, sources, standing, verdicts
 from evalops.alike import Entrant
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.duel import Game
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.fingerprint import canonical, sha256
 from evalops.jobs import graded_row
 from evalops.lock import beside
+from evalops.metrics import summaries
+from evalops.metrics.labels import POINTS
 from evalops.project import Project
-from evalops.result import Graded, Metric, Verdict, VerdictStatus
+from evalops.result import SMALL, Graded, Metric, Verdict, VerdictStatus
 from evalops.spec import Evaluation, Type
 from evalops.standing import Candidate, Points, Ranking
 
 MOST = 64 << 20  # bytes of a verdicts file
-POINTS = {"A": 1.0, "Tie": 0.5, "B": 0.0}
 
 
 def entrants(project: Project, selectors: Sequence[str], exclude: Sequence[str] = ()) -> list[Entrant]:
@@ -90,14 +91,6 @@ def metric_of(summary: Mapping[str, Any] | None, name: str) -> Metric:
     return Metric(**{key: found.get(key) for key in ("value", "low", "high", "n", "reason")})
 
 
-def headline(evaluation: Evaluation, summaries: Sequence[Mapping[str, Any] | None]) -> str:
-    """The metric to rank by: the spec's, else the type's first that any of the results has."""
-    if evaluation.metric:
-        return evaluation.metric
-    names = metrics.HEADLINES[evaluation.type]
-    return next((name for name in names for each in summaries if metric_of(each, name).value is not None), names[0])
-
-
 class Results:
     """The verdicts of a project's results, each file read once."""
 
@@ -134,7 +127,9 @@ def rows_of(project: Project, entrant: Entrant) -> Iterator[tuple[str, Row]] | N
 
 
 def _candidates(results: Results, found: Sequence[Entrant], first: Entrant) -> Ranking:
-    name = headline(first.evaluation, [each.summary for each in found])
+    name = first.evaluation.metric or summaries.headline(
+        first.evaluation.type, lambda name: any(metric_of(each.summary, name).value is not None for each in found)
+    )
     cells, notes = _cells(results.project, found, first, name)
     candidates = []
     for each in found:
@@ -239,7 +234,8 @@ def duels(games: Sequence[Game], players: Iterable[str], metric: str, notes: Ite
             )
         )
     found = duel.order(games, players, metric=metric)
-    few = [] if len({game.unit for game in games}) >= rank.SMALL else [rank.few(len({game.unit for game in games}))]
+    units = len({game.unit for game in games})
+    few = [rank.few(units)] if units < SMALL else []
     return Ranking(metric=metric, standings=found.standings, warnings=(*notes, *found.warnings, *few))
 
 

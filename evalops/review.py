@@ -20,6 +20,7 @@ from evalops.result import Verdict, VerdictStatus
 from evalops.spec import Evaluation, Type
 
 SHOWN = 10  # flipped rows of an evaluation
+NAMED = 3  # rows that are new or gone
 SIGNIFICANT = 0.05
 LARGEST = 1e100  # a score in a verdicts file
 
@@ -313,7 +314,7 @@ def _is_sound(verdict: Verdict, kind: Type) -> bool:
 
 def _left_out(found: Paired) -> tuple[str, ...]:
     parts = [
-        f"{len(keys):,} {what}"
+        f"{len(keys):,} {what} ({_named(keys)})"
         for keys, what in (
             (found.added, "new"),
             (found.removed, "gone"),
@@ -323,6 +324,12 @@ def _left_out(found: Paired) -> tuple[str, ...]:
         if keys
     ]
     return (f"rows left out of the difference: {', '.join(parts)}",) if parts else ()
+
+
+def _named(keys: Sequence[str]) -> str:
+    """The first few keys; of a digest, its beginning."""
+    shown = [key if len(key) <= 40 else f"{key[:12]}…" for key in keys[:NAMED]]
+    return ", ".join([*shown, "…"] if len(keys) > NAMED else shown)
 
 
 def _rank(flip: Flip, evaluation: Evaluation | None) -> tuple[float, str]:

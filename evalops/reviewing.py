@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evalops import catalog, history, review, sources, verdicts
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.history import Revision
 from evalops.lock import Entry, Lock, beside

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from evalops import catalog
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import Diagnostic, EvalopsError
-from evalops.labels import text_of
 from evalops.lock import Entry
+from evalops.metrics.labels import text_of
 from evalops.plan import Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
@@ -36,11 +36,11 @@ class Judged(NamedTuple):
 def of(project: Project, entry: Entry) -> Iterator[Judged]:
     """The rows of an entry's job in the order of the dataset. Raises EvalopsError where they are not here."""
     with contextlib.closing(open_provider(entry.provider, project)) as provider:
-        yield from _judged(project, entry, provider)
+        yield from joined(entry, provider, _wanted(project, entry))
 
 
-def _judged(project: Project, entry: Entry, provider: Provider) -> Iterator[Judged]:
-    wanted = _wanted(project, entry)
+def joined(entry: Entry, provider: Provider, wanted: Wanted | None) -> Iterator[Judged]:
+    """The rows of an entry's job as a provider has them; `wanted` still judges the same rows. Raises EvalopsError."""
     request = provider.request(*wanted, entry.generation) if wanted else None
     verdicts = iter(provider.rows(entry.job or "", request))
     first = next(verdicts, None)
@@ -93,7 +93,9 @@ def matches(value: Any, text: str) -> bool:
 
 def _wanted(project: Project, entry: Entry) -> Wanted | None:
     """The evaluation of today, if it still judges the rows that the entry holds."""
-    for wanted in catalog.read(project).wanted:
+    evaluations, _ = catalog.evaluations_of(project, project.specs())
+    specs = sorted({each.spec for each in evaluations if each.address == entry.address})
+    for wanted in catalog.read(project, specs).wanted:  # no other datasets are gone through
         if wanted.evaluation.address == entry.address:
             return wanted if wanted.identity.digests.submitted == entry.dataset["submitted"] else None
     return None

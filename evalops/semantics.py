@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from evalops import evaluators, judging, schema, template, thresholds
+from evalops import judging, schema, template
 from evalops.errors import Diagnostic, Mark, Severity
+from evalops.evaluators import kinds
+from evalops.metrics import thresholds
 from evalops.spec import Column, Evaluation, Model, Text, Type
 
 
@@ -23,7 +25,7 @@ def check(evaluation: Evaluation) -> list[Diagnostic]:
         *_templates(evaluation),
         *_judges(evaluation),
         *judging.check(evaluation),
-        *evaluators.check(evaluation),
+        *kinds.check(evaluation),
     ]
 
 

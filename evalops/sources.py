@@ -12,11 +12,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from evalops import benchmarks, dataset, formats, sampling, schema, semantics
-from evalops.dataset import Row, Uses
+from evalops import benchmarks, schema, semantics
+from evalops.datasets import dataset, formats, sampling
+from evalops.datasets.dataset import Row, Uses
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.fingerprint import Digests
 from evalops.project import STATE, Project
@@ -24,7 +26,6 @@ from evalops.settings import NamedDataset, Settings
 from evalops.spec import DatasetRef, Evaluation
 
 KEPT = f"{STATE}/datasets"  # copies of files that a service has, by their sha256
-BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +42,10 @@ class Source:
         use = replace(use, path=self.path)
         return sampling.rows(lambda: dataset.read(self.open, self.path, use.columns, self.marks), use, mark)
 
-    def scan(self, use: Uses, mark: Callable[[str], Mark]) -> tuple[Digests, list[Diagnostic]]:
-        """The digests of the rows, and what is wrong with them. See `dataset.check`."""
-        return dataset.check(self.read(use, mark), replace(use, path=self.path), mark, self.place)
+    def scan(self, use: Uses, mark: Callable[[str], Mark], most: int | None = None) -> tuple[Digests, list[Diagnostic]]:
+        """The digests of the rows, or of the first `most`, and what is wrong with them. See `dataset.check`."""
+        rows = self.read(use if most is None else replace(use, sample=None), mark)
+        return dataset.check(islice(rows, most), replace(use, path=self.path), mark, self.place)
 
 
 def of(project: Project, evaluation: Evaluation) -> Source:
@@ -124,6 +126,11 @@ def kept(project: Project, digest: str) -> str | None:
     return next((path for path in paths if (project.root / path).is_file()), None)
 
 
+def sha256_of(stream: BinaryIO) -> str:
+    """The digest of a file, from where it stands on."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 def format_of(path: Path) -> str:
     """What a file is by its first bytes, as a suffix, whatever it is called."""
     with path.open("rb") as stream:
@@ -186,15 +193,13 @@ def _named(project: Project, name: str, named: NamedDataset) -> BinaryIO:
 
 def _checked(stream: BinaryIO, path: str, digest: str, mark: Mark | None) -> BinaryIO:
     """A file of which every byte was read once: nothing of one that is not the right one is ever used."""
-    found = hashlib.sha256()
-    while block := stream.read(BLOCK):
-        found.update(block)
-    if found.hexdigest() != digest:
+    found = sha256_of(stream)
+    if found != digest:
         stream.close()
         raise EvalopsError(
             Diagnostic(
                 code="dataset/digest",
-                message=f"the file `{path}` has the sha256 {found.hexdigest()}, and {digest} is asked for",
+                message=f"the file `{path}` has the sha256 {found}, and {digest} is asked for",
                 mark=mark,
                 hint="restore it, or give the new content a name of its own" if mark else f"remove {path}",
             )

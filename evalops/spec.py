@@ -39,9 +39,14 @@ class Places:
     layers: tuple[Layer, ...]
 
     def mark(self, *route: str | int) -> Mark:
-        """The place of the value at a route, or of its nearest known ancestor."""
+        """The place of the value at a route, or of a part of it that a matrix varies, or of its nearest ancestor."""
         layer = self._layer(route)
-        return layer.document.mark(*layer.source, *route[len(layer.at) :])
+        place = (*layer.source, *route[len(layer.at) :])
+        if place not in layer.document.marks:
+            varied = next((each for each in self.layers if each.at[: len(route)] == route), layer)
+            if varied is not layer:
+                return varied.document.mark(*varied.source)
+        return layer.document.mark(*place)
 
     def line(self, route: KeyPath, number: int, text: str, column: int) -> Mark:
         """The place of a column (from 1) of line `number` (from 1) of the text at a route; `text` is that line."""
@@ -78,6 +83,11 @@ class Model:
     max_tokens: int | None = None
     temperature: float | None = None
     num_workers: int | None = None
+
+    @property
+    def stage(self) -> str:
+        """The field that it stands in, as one word: what usage is counted by."""
+        return ".".join(map(str, self.route))
 
 
 class Column(str):
@@ -279,10 +289,6 @@ def load(document: Document, settings: Settings, read_text: ReadText) -> tuple[l
     return ([], unique) if has_errors(unique) else (evaluations, unique)
 
 
-def _at(problem: Diagnostic, mark: Mark) -> Diagnostic:
-    return Diagnostic(code=problem.code, message=problem.message, mark=mark, hint=problem.hint)
-
-
 def _with_defaults(document: Document, settings: Settings) -> tuple[Any, list[Layer]]:
     layers = [Layer((), document, ())]
     if not isinstance(document.value, dict):
@@ -435,12 +441,7 @@ def _evaluator(value: Any, places: Places, settings: Settings) -> Evaluator:
 def _judges(
     value: Mapping[str, Any], places: Places, settings: Settings, read_text: ReadText
 ) -> tuple[list[Judge], Places]:
-    if "judges" not in value:
-        judge, places = (
-            _judge(value["judge"], ("judge",), places, settings, read_text) if "judge" in value else (None, places)
-        )
-        return [judge] if judge else [], places
-    if "judge" in value:
+    if "judge" in value and "judges" in value:
         raise EvalopsError(
             Diagnostic(
                 code="spec/judge",
@@ -449,9 +450,12 @@ def _judges(
                 hint="remove one of them",
             )
         )
+    written: dict[KeyPath, Any] = {("judges", index): each for index, each in enumerate(value.get("judges", ()))}
+    if "judge" in value:
+        written["judge",] = value["judge"]
     judges = []
-    for index, each in enumerate(value.get("judges", ())):
-        judge, places = _judge(each, ("judges", index), places, settings, read_text)
+    for route, each in written.items():
+        judge, places = _judge(each, route, places, settings, read_text)
         judges.append(judge)
     return judges, places
 
@@ -502,9 +506,10 @@ def _candidate(
     key: str, value: Any, places: Places, settings: Settings, read_text: ReadText
 ) -> tuple[Candidate, Places]:
     if isinstance(value, str):
-        if value not in settings.models or not settings.document:
+        document = settings.document_of("models")
+        if value not in settings.models or not document:
             return Column(value), places
-        places = Places((*places.layers, Layer((key,), settings.document, ("models", value))))
+        places = Places((*places.layers, Layer((key,), document, ("models", value))))
         named = {each: settings.models[value][each] for each in settings.models[value] if each != "base_url"}
         # A model with a `base_url` is served there under its id; `endpoint.resolve` looks it up again.
         value = {
@@ -538,7 +543,7 @@ def _text(value: Any, route: KeyPath, read_text: ReadText, places: Places) -> Te
         return Text(read_text(value["file"]), route, value["file"])
     except EvalopsError as error:
         mark = places.mark(*route, "file")
-        raise EvalopsError(*(_at(problem, mark) for problem in error.diagnostics)) from None
+        raise EvalopsError(*(replace(problem, mark=mark) for problem in error.diagnostics)) from None
 
 
 def _unknown_name(kind: str, name: str, known: Mapping[str, Any], mark: Mark) -> EvalopsError:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from evalops.measure import number
+from evalops.metrics import summaries
+from evalops.metrics.labels import text_of
+from evalops.metrics.measure import number
 from evalops.result import Graded, Metric, VerdictStatus
 from evalops.spec import Evaluation, Type
 
 # The metrics that are means over rows.
 MEANS = frozenset({"pass_percentage", "accuracy", "accuracy_scored", "mean_score", "mae", "invalid_rate", "error_rate"})
-NEED_GOLD = frozenset({"accuracy", "accuracy_scored", "mae"})
+NEED_GOLD = MEANS & summaries.NEED_GOLD
 # Where a row without a verdict counts as wrong; elsewhere, not at all.
 OVER_ALL = frozenset({"accuracy", "kappa", "recall", "f1"})
 LOWER_IS_BETTER = frozenset({"mae", "invalid_rate", "error_rate"})
@@ -120,32 +122,39 @@ def points_of(evaluation: Evaluation, metric: str, each: Graded) -> Points | Non
 
     Raises KeyError for a metric that is no such mean.
     """
-    verdict, gold = each.verdict, each.gold
+    verdict = each.verdict
     scored = verdict.status is VerdictStatus.SCORED
     if metric in ("invalid_rate", "error_rate"):
         return Points(float(verdict.status.value == metric.removesuffix("_rate")), 1)
     if metric == "accuracy" and evaluation.type is Type.CUSTOM:
         least = evaluation.pass_threshold
         return None if least is None else Points(float(scored and float(verdict.value or 0.0) >= least), 1)
-    if metric == "accuracy":
-        right = scored and str(verdict.value) == str(gold)
-        return None if gold is None or gold == "" else Points(float(right), 1)
     if metric not in MEANS:
         raise KeyError(metric)
-    if not scored:
+    if not scored and metric not in OVER_ALL:
         return None
     match metric:
-        case "accuracy_scored":
-            return None if gold is None or gold == "" else Points(float(str(verdict.value) == str(gold)), 1)
+        case "accuracy" | "accuracy_scored":
+            label = text_of(each.gold)
+            return None if label is None else Points(float(scored and str(verdict.value) == label), 1)
         case "pass_percentage" if evaluation.pass_threshold is not None:
             return Points(float(float(verdict.value or 0.0) >= evaluation.pass_threshold), 1)
         case "pass_percentage":
             return Points(float(verdict.value in evaluation.pass_labels), 1)
         case "mae":
-            true = number(gold)
+            true = number(each.gold)
             return None if true is None else Points(abs(float(verdict.value or 0.0) - true), 1)
         case _:
             return Points(float(verdict.value or 0.0), 1)
+
+
+def summed(points: Iterable[tuple[str, Points]]) -> dict[str, Points]:
+    """The points of each item, or cluster, from those of its rows."""
+    found: dict[str, Points] = {}
+    for unit, (total, n) in points:
+        before = found.get(unit, Points(0.0, 0))
+        found[unit] = Points(before.total + total, before.n + n)
+    return found
 
 
 def is_over_all(metric: str) -> bool:

@@ -40,6 +40,13 @@ def repeats(evaluation: Evaluation, judge: Judge) -> int:
     return 1 if judge.column is not None else evaluation.repeats
 
 
+def calls(evaluation: Evaluation, judge: Judge) -> int:
+    """The calls that a judge takes for a row; a comparison in both orders takes two for each vote."""
+    if judge.column is not None:
+        return 0
+    return repeats(evaluation, judge) * (2 if evaluation.type is Type.COMPARE and evaluation.both_orders else 1)
+
+
 def planned(evaluation: Evaluation) -> int:
     """The votes on a row for which every judge is asked."""
     return sum(repeats(evaluation, judge) for judge in evaluation.judges)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import agreement
+from evalops.stats import agreement
 
 # K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units.
 OBSERVERS = [
@@ -149,10 +149,3 @@ def test_components_need_two_rows_and_a_repeat() -> None:
     assert agreement.components({(1.0, 2.0): 1}) is None
     assert agreement.components({(1.0,): 4, (2.0,): 4}) is None
     assert agreement.components({(4.0, 4.0): 1_000_000}) == (0.0, 0.0)
-
-
-def test_repeats_help_where_the_judge_is_unsteady_and_rows_help_always() -> None:
-    parts = agreement.Components(between=1.0, within=3.0)
-    assert parts.error(100, 1) == pytest.approx(0.2)
-    assert parts.error(100, 3) == pytest.approx((1 / 100 + 3 / 300) ** 0.5)
-    assert parts.error(400, 1) == pytest.approx(0.1)

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,9 +79,12 @@ def ours(module: str, *, eager: bool = False) -> set[str]:
 
 # The pipeline in its order: values in, values out. Each imports only those before it.
 PIPELINE = [
-    "errors", "secret", "document", "emit", "schema", "layout", "settings", "matrix", "patronus", "spec", "endpoint", "web", "fingerprint", "template", "result", "voting",
-    "stats", "contrast", "resample", "agreement", "strength", "measure", "tally", "classification", "labels", "scores", "breakdown", "opinions", "metrics", "gate", "paired", "standing", "rank", "duel",
-    "thresholds", "judging", "pattern", "answer", "shape", "overlap", "evaluators", "semantics", "parquet", "formats", "dataset", "sampling", "survey", "sketch", "lock", "verdicts", "diff", "plan", "estimate",
+    "errors", "secret", "document", "emit", "schema", "layout", "settings", "meter", "matrix", "patronus", "spec", "endpoint", "web", "fingerprint", "template", "result", "voting",
+    "stats", "stats.intervals", "stats.contrast", "stats.resample", "stats.agreement", "stats.strength",
+    "metrics", "metrics.measure", "metrics.tally", "metrics.classification", "metrics.labels", "metrics.scores", "metrics.breakdown", "metrics.opinions", "metrics.summaries", "metrics.gate",
+    "paired", "standing", "rank", "duel", "metrics.thresholds", "judging",
+    "evaluators", "evaluators.pattern", "evaluators.answer", "evaluators.shape", "evaluators.overlap", "evaluators.kinds", "semantics",
+    "datasets", "datasets.parquet", "datasets.formats", "datasets.dataset", "datasets.sampling", "datasets.survey", "datasets.sketch", "lock", "verdicts", "diff", "plan", "estimate", "destination", "policy",
 ]  # fmt: skip
 # The shell: the folder, its evaluations, jobs, and carrying out a plan.
 SHELL = [
@@ -98,14 +102,20 @@ SHELL = [
     "sending",
     "once",
     "orders",
+    "remaining",
     "planning",
     "plancache",
     "apply",
     "applying",
     "history",
+    "trusted",
     "review",
     "reviewing",
+    "trend",
+    "sheets",
+    "report",
     "evidence",
+    "witness",
     "proof",
     "remote",
     "holdings",
@@ -119,9 +129,11 @@ FRONT = "api"
 
 def layer(module: str) -> str:
     """Where a module belongs: its folder, or the part of the spine it is in."""
+    if module in PIPELINE:
+        return "pipeline"
     if "." in module or path_of(module).name == "__init__.py" or module == FRONT:
         return module.split(".")[0]
-    return "pipeline" if module in PIPELINE else "shell" if module in SHELL else f"unknown: {module}"
+    return "shell" if module in SHELL else f"unknown: {module}"
 
 
 MAY = {
@@ -133,8 +145,23 @@ MAY = {
     "views": {"pipeline", "views"},
     "shell": {"pipeline", "providers", "shell", "benchmarks", ""},
     "server": {"pipeline", "engine", "server"},
+    "importers": {"pipeline", "shell", "importers"},
     FRONT: {"pipeline", "shell", "providers", "views"},
-    "cli": {"pipeline", "shell", "providers", "views", "server", "engine", "cli", "benchmarks", FRONT, ""},
+    "ui": {"pipeline", "shell", "providers", "views", "server", "ui", FRONT},
+    "cli": {
+        "pipeline",
+        "shell",
+        "providers",
+        "views",
+        "server",
+        "engine",
+        "ui",
+        "cli",
+        "benchmarks",
+        "importers",
+        FRONT,
+        "",
+    },
 }
 
 
@@ -161,6 +188,8 @@ def test_only_the_local_provider_knows_the_engine() -> None:
     assert {each for each in users if layer(each) != "server"} <= {
         "providers.local",
         "providers.patronus",  # the store of its rows
+        "providers.patronus_kept",
+        "providers.patronus_left",
         "providers.patronus_loop",
         "cli.serve",
         "cli.show",  # the requests of a row, in the engine's own words
@@ -183,6 +212,11 @@ def test_a_provider_sees_no_lock_file_plan_or_terminal() -> None:
     assert not any(layer(each) == "shell" for each in ours("providers.base"))
 
 
+def test_only_one_part_of_an_import_reads_and_writes() -> None:
+    users = {module for module in MODULES if layer(module) == "importers" and "shell" in map(layer, ours(module))}
+    assert users == {"importers.writing"}
+
+
 def test_providers_are_reached_through_their_registry() -> None:
     assert {
         module for module in MODULES if ours(module) & {"providers.local", "providers.together", "providers.patronus"}
@@ -192,7 +226,7 @@ def test_providers_are_reached_through_their_registry() -> None:
 def test_views_and_the_command_line_are_nobody_elses() -> None:
     for module in MODULES:
         theirs = {each for each in ours(module) if layer(each) in ("cli", "views")}
-        if layer(module) == FRONT:
+        if layer(module) in (FRONT, "ui"):
             assert "cli" not in map(layer, theirs)
         elif layer(module) not in ("cli", "views"):
             assert not theirs, module
@@ -209,31 +243,41 @@ def test_there_is_no_cycle() -> None:
 
 
 def test_the_map_of_the_package_names_every_module_of_the_spine() -> None:
-    named = set(re.findall(r"[a-z]+", str(evalops.__doc__)))
-    assert {*PIPELINE, *SHELL, FRONT} <= named
+    spine = {module for module in PIPELINE if "." not in module}
+    assert {*spine, *SHELL, FRONT} <= words(evalops.__doc__)
+
+
+@pytest.mark.parametrize("family", ["stats", "metrics", "datasets", "evaluators", "server", "ui", "importers"])
+def test_the_map_of_a_family_names_its_modules(family: str) -> None:
+    theirs = {module.partition(".")[2] for module in MODULES if module.startswith(f"{family}.")}
+    assert theirs <= words(import_module(f"evalops.{family}").__doc__)
+
+
+def words(text: str | None) -> set[str]:
+    return set(re.findall(r"[a-z_]+", str(text)))
 
 
 # --- third-party libraries ---
 
 HOMES = {
-    "yaml": {"document", "layout"},
-    "jsonschema": {"schema", "shape"},  # our own documents; a schema that stands in a spec
-    "regex": {"pattern"},
-    "sacrebleu": {"overlap"},
-    "rouge_score": {"overlap"},
+    "yaml": {"document", "layout", "importers.source"},
+    "jsonschema": {"schema", "evaluators.shape"},  # our own documents; a schema that stands in a spec
+    "regex": {"evaluators.pattern"},
+    "sacrebleu": {"evaluators.overlap"},
+    "rouge_score": {"evaluators.overlap"},
     "bpe_openai": {"providers.patronus_rules"},
-    "jinja2": {"template"},
-    "pyarrow": {"parquet"},
+    "jinja2": {"template", "ui.frame", "views.html_"},
+    "pyarrow": {"datasets.parquet"},
     "httpx": {"providers.client"},
-    "starlette": {module for module in MODULES if layer(module) == "server"},
+    "starlette": {module for module in MODULES if layer(module) in ("server", "ui")},
     "uvicorn": {"server.listen"},
     "h11": {"server.listen"},  # uvicorn's own parser
     "python_multipart": {"server.form"},
     "aiohttp": {"engine.model", "engine.failure"},
     "yarl": {"engine.model", "engine.lane"},  # aiohttp's own URLs
-    "numpy": {"stats", "resample", "agreement", "strength", "rank", "duel"},
-    "scipy": {"stats", "contrast", "resample"},
-    "choix": {"strength"},
+    "numpy": {"stats.intervals", "stats.resample", "stats.agreement", "stats.strength", "rank", "duel"},
+    "scipy": {"stats.intervals", "stats.contrast", "stats.resample"},
+    "choix": {"stats.strength"},
     "deepdiff": {"diff"},
     "click": {module for module in MODULES if layer(module) in ("cli", "views")},
     "rich": {"views.tables", "cli.progress"},

@@ -21,8 +21,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from evalops import stats
-from evalops.classification import NAMES, NONE, OTHER, UNASKED, UNSAID, Cell, Classification
+from evalops.metrics.classification import NAMES, NONE, OTHER, UNASKED, UNSAID, Cell, Classification
+from evalops.stats import intervals
 
 LABELS = ("a", "b", "c", "d")
 SKLEARN: dict[str, Any] = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
@@ -140,7 +140,7 @@ def test_many_labels_have_no_matrix() -> None:
 def test_kappa_keeps_the_large_sample_interval() -> None:
     counts = {(0, 0): 20, (0, 1): 5, (1, 0): 10, (1, 1): 15}
     metric = Classification(LABELS, {Cell(None, *pair): n for pair, n in counts.items()}).metrics()["kappa"]
-    expected = stats.kappa([[20, 5], [10, 15]])
+    expected = intervals.kappa([[20, 5], [10, 15]])
     assert expected is not None and (metric.low, metric.high) == expected.interval
 
 

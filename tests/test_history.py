@@ -146,6 +146,13 @@ def test_links_submodules_and_hidden_files_are_no_files_of_the_project(here: Rep
     assert {path for path in blobs if path.endswith(".lock")} == {"tone.lock", "deep/er/c.lock"}
 
 
+def test_a_project_inside_is_none_of_its_files(here: Repository) -> None:
+    here.write({"inner/evalops.yaml": "version: 1\n", "inner/tone.yaml": "version: 1\n"})
+    here.commit()
+    repository = history.find(here.root)
+    assert not any(path.startswith("inner/") for path in repository.at(repository.base("HEAD")).blobs)
+
+
 def test_names_that_git_would_quote_are_read(here: Repository) -> None:
     name = 'a "b"\tc\\d\nü.lock'
     here.write({name: here.read("tone.lock")})

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-from evalops import labels as labels_of
-from evalops import metrics, schema, stats
-from evalops.labels import CHOICES
+from evalops import schema
+from evalops.metrics import labels as labels_of
+from evalops.metrics import summaries
+from evalops.metrics.labels import CHOICES
 from evalops.result import Graded, Usage, Verdict, VerdictStatus, to_json
 from evalops.spec import Evaluation
+from evalops.stats import intervals
 
 CLASSIFY = evaluation(labels=["good", "mixed", "bad"], pass_labels=["good"], gold="gold")
 PLAIN = evaluation()
@@ -41,7 +43,7 @@ def unscored(status: VerdictStatus, reason: str = "unparsable", gold: Any = None
 
 def summary(what: Evaluation, rows: Iterable[Graded]) -> dict[str, Any]:
     """The summary as the lockfile has it; what JSON cannot say fails."""
-    value = to_json(metrics.summarise(what, rows), Usage(), {})
+    value = to_json(summaries.summarise(what, rows), Usage(), {})
     found: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
     return found
 
@@ -381,7 +383,7 @@ def test_a_mean_in_clusters_is_the_libraries() -> None:
     by: dict[str, list[int]] = {}
     for value, cluster in values:
         by.setdefault(cluster, []).append(value)
-    expected = stats.clustered(stats.Cluster(len(each), sum(each)) for each in by.values())
+    expected = intervals.clustered(intervals.Cluster(len(each), sum(each)) for each in by.values())
     assert expected is not None
     assert bounds(found["mean_score"]) == pytest.approx(expected)
     assert found["mean_score"]["clusters"] == 7

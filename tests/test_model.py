@@ -685,7 +685,7 @@ def test_a_run_with_every_fault_ends_and_counts_exactly() -> None:
             calls = (client.call(endpoint, Route.CHAT, body(f"{n} truth=rude")) for n in range(400))
             return client, await asyncio.gather(*calls, return_exceptions=True)
 
-        client, results = using(run, policy=Policy(attempt_timeout=0.1))
+        client, results = using(run, policy=Policy(attempt_timeout=0.5))
         stats = server.stats()
     replies = [result for result in results if isinstance(result, Reply)]
     rejected = [result for result in results if isinstance(result, CallFailed) and result.kind is Kind.REJECTED]

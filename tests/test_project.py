@@ -14,7 +14,7 @@ from pathlib import Path
 
 import locks
 import pytest
-from conftest import SPEC, Cli, Folder
+from conftest import SETTINGS, SPEC, Cli, Folder
 
 from evalops import catalog
 from evalops import project as project_
@@ -95,6 +95,15 @@ def trapped(folder: Folder, tmp_path: Path) -> Project:
     (folder.root / "data" / "inner" / "link.txt").symlink_to("../../../secret.txt")
     os.mkfifo(folder.root / "pipe")
     return Project(folder.root)
+
+
+def test_a_project_inside_is_one_of_its_own(folder: Folder) -> None:
+    folder.write(
+        {"evals/evalops.yaml": SETTINGS, "evals/deep/inner.yaml": SPEC, "evals.yaml": SPEC, "outer.lock": "{}"}
+    )
+    folder.write({"evals/inner.lock": "{}"})
+    assert (Project(folder.root).specs(), Project(folder.root).lockfiles()) == (["evals.yaml"], ["outer.lock"])
+    assert Project(folder.root / "evals").specs() == ["deep/inner.yaml"]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -326,6 +335,52 @@ def test_git_runs_nothing_of_the_repository(folder: Folder, home: Path, tmp_path
     assert not (tmp_path / "sprung").exists()
     assert project_.git(folder.root, "no-such-command") == ""
     assert project_.git(folder.root / "none", "status") == ""
+
+
+@pytest.mark.parametrize("name", ["evil", "a=b", "a.b"])
+def test_what_changed_since_a_revision_is_told_without_running_anything(
+    folder: Folder, home: Path, tmp_path: Path, name: str
+) -> None:
+    """git sends files that it compares through filters, and asks submodules, each with a configuration of its own."""
+    mark, inner = tmp_path / "ran", folder.root / "inner"
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\necho $0 >> {mark}\ncat\n")
+    trap.chmod(0o755)
+    commit = ("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "-m", "x")
+    for root in (inner, folder.root):
+        root.mkdir(exist_ok=True)
+        git(root, "init", "-q")
+        (root / "tracked.txt").write_text("one\n")
+        git(root, "add", "-A")
+        git(root, *commit)
+    for root in (inner, folder.root):
+        for attributes in (root / ".gitattributes", root / ".git/info/attributes"):
+            attributes.parent.mkdir(exist_ok=True)
+            attributes.write_text(f"*.txt filter={name} diff={name}\n* filter={name}\n")
+        for key in (
+            f"filter.{name}.clean", f"filter.{name}.process", f"filter.{name}.smudge", "core.fsmonitor", "diff.external",
+            f"diff.{name}.textconv", f"diff.{name}.command", "core.pager",
+        ):  # fmt: skip
+            git(root, "config", key, str(trap))
+        git(root, "config", f"filter.{name}.required", "true")
+        hooks = root / ".git/hooks"
+        hooks.mkdir(exist_ok=True)
+        (hooks / "post-index-change").symlink_to(trap)
+        (root / "tracked.txt").write_text("two\n")
+    mark.unlink(missing_ok=True)
+    found = Project(folder.root).changed_since("HEAD")
+    assert not mark.exists(), mark.read_text()
+    assert {"tracked.txt", ".gitattributes"} <= found and "data/rows.jsonl" not in found
+    subprocess.run(["git", "diff", "HEAD"], cwd=folder.root, capture_output=True)
+    assert mark.exists(), "the traps are no traps"
+
+
+def test_what_git_cannot_tell_is_a_problem(folder: Folder, home: Path) -> None:
+    git(folder.root, "init", "-q")
+    git(folder.root, "add", "-A")
+    git(folder.root, "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "-m", "x")
+    (folder.root / ".git/index").write_bytes(b"broken")
+    assert code_of(Project(folder.root).changed_since, "HEAD") == "project/revision"
 
 
 # --- finding it ---

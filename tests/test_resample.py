@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalops import resample
+from evalops.stats import resample
 
 differences = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=40)
 
@@ -129,3 +130,21 @@ def test_sums_of_features_stay_together_however_they_are_drawn(kinds: int, each:
     assert found[:, 1].mean() / n == pytest.approx(first.mean(), rel=0.01)
     assert found[:, 1].std() / math.sqrt(n) == pytest.approx(first.std(), rel=0.1)
     assert np.corrcoef(found[:, 1], found[:, 2])[0, 1] == pytest.approx(np.corrcoef(first, first**2)[0, 1], abs=0.05)
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+)
+def test_a_permutation_test_is_that_of_all_divisions(first: list[int], second: list[int]) -> None:
+    everything = first + second
+    found = abs(fmean(first) - fmean(second))
+    far = total = 0
+    for chosen in itertools.combinations(range(len(everything)), len(first)):
+        part = [everything[place] for place in chosen]
+        rest = [value for place, value in enumerate(everything) if place not in chosen]
+        total += 1
+        far += abs(fmean(part) - fmean(rest)) >= found - 1e-9
+    p = resample.permutation_p([(float(each), 1) for each in first], [(float(each), 1) for each in second])
+    assert p == pytest.approx(far / total, abs=0.06)

@@ -198,11 +198,11 @@ def test_without_verdicts_of_a_side_the_difference_is_not_paired_and_says_so(mis
     assert ("base" in move.notes[-1]) == (missing == "job-1")
 
 
-def test_rows_that_only_one_side_has_are_left_out_and_counted() -> None:
+def test_rows_that_only_one_side_has_are_left_out_counted_and_named() -> None:
     kept = {"job-1": verdicts(OLD)[2:], "job-2": verdicts(NEW)[:-1]}
     move = one(side(entry(), kept=kept), side(entry(job="job-2"), kept=kept))
     assert move.paired is not None and move.paired.shared == 37
-    assert move.notes[-1] == "rows left out of the difference: 2 new, 1 gone"
+    assert move.notes[-1] == "rows left out of the difference: 2 new (r000, r001), 1 gone (r039)"
 
 
 def test_with_no_shared_row_the_summaries_are_compared() -> None:

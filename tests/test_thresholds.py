@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from evaluations import evaluation
 
-from evalops import metrics, semantics, thresholds
+from evalops import semantics
+from evalops.metrics import summaries, thresholds
 from evalops.spec import Type
 
 WARM = {"model": "judge", "temperature": 1}
@@ -40,10 +41,10 @@ def bounds(type_: str, metric: str, **bound: float) -> list[str]:
 
 @pytest.mark.parametrize("type_", list(Type))
 def test_every_metric_of_a_type_can_have_a_threshold_and_stand_first(type_: Type) -> None:
-    for name in metrics.NAMES[type_]:
+    for name in summaries.NAMES[type_]:
         assert bounds(type_.value, name, max=1) == []
         assert found(metric=name, **whole(type_.value)) == []
-    for name in {each for names in metrics.NAMES.values() for each in names} - set(metrics.NAMES[type_]):
+    for name in {each for names in summaries.NAMES.values() for each in names} - set(summaries.NAMES[type_]):
         assert bounds(type_.value, name, min=0) == [f"error: `{name}` is no metric of type `{type_.value}`"]
         assert found(metric=name, **whole(type_.value)) == [f"error: `{name}` is no metric of type `{type_.value}`"]
 
@@ -137,3 +138,13 @@ def test_groups_must_be_asked_for() -> None:
         one = {name: {"by": {"category": {"min": 0}}}}
         fields: dict[str, Any] = {"gold": "gold", "judge": WARM, "repeats": 2}
         assert codes(group_by=["category"], thresholds=one, **fields) == ["spec/needs-groups"]
+
+
+def test_a_bound_of_an_interval_that_there_is_not() -> None:
+    judged = whole("score")
+    assert found(thresholds={"mean_score": {"min": 3, "on": "lower"}}, **judged) == []
+    for name in summaries.NO_INTERVAL:
+        assert found(thresholds={name: {"max": 1, "on": "estimate"}}, **judged) == []
+        assert found(thresholds={name: {"max": 1, "on": "upper"}}, **judged) == [
+            f"error: `{name}` has no interval, so it has no `upper` bound to hold against a threshold"
+        ]

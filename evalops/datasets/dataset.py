@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
-from evalops import formats, schema
+from evalops import schema
+from evalops.datasets import formats
+from evalops.datasets.formats import fail
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
 from evalops.fingerprint import Digests, canonical, sha256
-from evalops.formats import fail
 from evalops.spec import DatasetRef, Evaluation, Sample
 
 SHOWN = 5  # problems of one kind that are shown; the rest is counted

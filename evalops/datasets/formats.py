@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
-from evalops import parquet
+from evalops.datasets import parquet
 from evalops.errors import Diagnostic, EvalopsError, Mark
 
 LONGEST_ROW = 16 * 1024 * 1024  # bytes of one row

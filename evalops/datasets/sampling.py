@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from evalops import schema
-from evalops.dataset import Occurrences, Row, Uses
+from evalops.datasets.dataset import Occurrences, Row, Uses
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.fingerprint import canonical, sha256
 from evalops.spec import Sample

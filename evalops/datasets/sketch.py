@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evalops import template
-from evalops.survey import Column, Survey
+from evalops.datasets.survey import Column, Survey
 
 MODEL = "embedded/smollm2-135m"
 MOST_SHOWN = 4  # columns in a template
@@ -30,7 +30,7 @@ def of_columns(name: str, path: str, found: Survey) -> dict[str, Any]:
     # A judge is shown texts. A column of few values or of numbers is what somebody found, more often than not.
     texts = [each for each in there if each not in apart and _is_text(columns[each], found.rows)]
     shown = (texts or [each for each in there if each not in apart] or there)[:MOST_SHOWN]
-    names = _variables(list(dict.fromkeys([*shown, *([response] if response else [])])))
+    names = variables(list(dict.fromkeys([*shown, *([response] if response else [])])))
     labels = _labels(columns[truth]) if truth else None
     dataset = {"path": path, "id": key, "columns": {ours: theirs for theirs, ours in names.items() if ours != theirs}}
     spec = _judged(name, {each: value for each, value in dataset.items() if value}, labels, list(names.values()))
@@ -91,7 +91,7 @@ def _labels(column: Column) -> list[str] | None:
     return values if len(values) > 1 and is_told_apart and is_text else None
 
 
-def _variables(columns: Sequence[str]) -> dict[str, str]:
+def variables(columns: Sequence[str]) -> dict[str, str]:
     """A name that a template can use for each column, where there is one."""
     found: dict[str, str] = {}
     for column in columns:

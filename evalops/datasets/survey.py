@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from evalops.dataset import Occurrences, Row
+from evalops.datasets.dataset import Occurrences, Row
 from evalops.fingerprint import canonical, sha256
 
 FIRST = 3  # rows that are kept

@@ -18,15 +18,17 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from evalops import answer, evaluators, overlap, schema
+from evalops import schema
 from evalops.engine.jury import Evaluate
 from evalops.errors import Diagnostic, EvalopsError
-from evalops.evaluators import Outcome
+from evalops.evaluators import answer, kinds, overlap
+from evalops.evaluators.kinds import Outcome
 from evalops.result import Verdict, VerdictStatus
 from evalops.secret import Secret, redact
 from evalops.spec import Evaluation
 
 LONGEST = 300  # characters of what is said of a row
+LONGEST_READ = 10_000  # of what a function says, before what is secret is taken out of it
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS")  # ends of variables that hold one
 
 Function = Callable[[Any, Any, dict[str, Any]], Any]
@@ -53,7 +55,7 @@ def open_(evaluation: Evaluation, function: Function | None, timeout: float) -> 
     gold = evaluation.gold
     if function is not None:
         return _Calls(evaluation, function, timeout).row
-    evaluate = evaluators.build(evaluator)
+    evaluate = kinds.build(evaluator)
 
     async def row(key: str, response: Any, source: Mapping[str, Any]) -> Verdict:
         await asyncio.sleep(0)  # else nothing else would run before the last row
@@ -70,7 +72,7 @@ class _Calls:
         self._function = function
         self._timeout = timeout
         self._gold = evaluation.gold
-        self._read = evaluators.reader(evaluation.evaluator) if evaluation.evaluator.extract else None
+        self._read = kinds.reader(evaluation.evaluator) if evaluation.evaluator.extract else None
         self._turn = asyncio.Lock()
         self._secrets = tuple(_secrets(os.environ))
 
@@ -102,9 +104,12 @@ class _Calls:
                     return Outcome(None, found.why, found.reason)
                 response = found.text
             given = self._function(response, row.get(self._gold) if self._gold else None, row)
-            return evaluators.outcome(given)
+            return self._redacted(kinds.outcome(given))
         except BaseException as error:  # whatever it was, this row has no verdict and the others may have one
             return Outcome(None, _said(error, self._secrets), "evaluator_failed", is_error=True)
+
+    def _redacted(self, found: Outcome) -> Outcome:
+        return found._replace(feedback=redact(found.feedback[:LONGEST_READ], self._secrets))
 
 
 def _verdict(key: str, found: Outcome) -> Verdict:
@@ -121,7 +126,7 @@ def _said(error: BaseException, secrets: tuple[Secret, ...]) -> str:
     except Exception:
         text = ""
     # Cut only after what is secret is gone: half a key is none that could be recognised.
-    lines = redact(text[:10_000], secrets).strip().splitlines()
+    lines = redact(text[:LONGEST_READ], secrets).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:LONGEST]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from evalops import voting
 from evalops.engine.reply import Reply
+from evalops.metrics.measure import number
 from evalops.result import Value
 from evalops.spec import Criterion, Evaluation, Type
 
@@ -213,7 +213,7 @@ class Form:
                     return Reading(problem="unknown_label", detail=f"{str(value)[:100]!r} is none of the labels")
                 return Reading(label, feedback)
             case Type.SCORE | Type.CUSTOM:
-                score = _number(value)
+                score = number(value)
                 if score is None:
                     return Reading(problem="unparsable", detail=f"{str(value)[:100]!r} is no number")
                 if not (self.low or 0.0) <= score <= (self.high or 0.0):
@@ -276,16 +276,6 @@ def _objects(content: str) -> Iterator[tuple[dict[str, Any], int]]:
             position = start.start() + 1
         else:
             yield value, skipped + position
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _plain(value: float | None) -> str:

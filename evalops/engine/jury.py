@@ -112,7 +112,7 @@ class Jury:
             if voting.is_sure(opinions, vote.margin):
                 verdict = voting.combine(case.key, opinions, rule=rule, quorum=1)
                 if verdict.status is VerdictStatus.SCORED:
-                    detail["saved"] = sum(map(self._calls, places[1:]))
+                    detail["saved"] = sum(voting.calls(evaluation, judge) for judge in evaluation.panel)
                     return verdict
             opinions += await self._hear(places[1:], case, detail)
         return voting.combine(case.key, opinions, rule=rule, quorum=voting.quorum(evaluation))
@@ -152,13 +152,6 @@ class Jury:
             verdict = Verdict(key, VerdictStatus.ERROR, None, _reason(failed), failed.message)
         detail["feedbacks"] = [verdict.feedback]
         return Opinion(place, repeat, verdict, detail.get("gap")), detail
-
-    def _calls(self, place: int) -> int:
-        """The calls that one judge takes for a row."""
-        if self._recorded[place]:
-            return 0
-        evaluation = self._evaluation
-        return evaluation.repeats * (2 if evaluation.type is Type.COMPARE and evaluation.both_orders else 1)
 
     async def _responses(self, source: Mapping[str, Any], detail: dict[str, Any]) -> tuple[Any, ...]:
         """The judged texts: from columns, or written now, once a row; two models write side by side."""

@@ -70,11 +70,6 @@ class Limiter:
         """How many calls may be in flight now."""
         return int(self._window)
 
-    @property
-    def in_flight(self) -> int:
-        """How many calls are in flight now."""
-        return self._in_flight
-
     def allow(self, limit: int) -> None:
         """Raise the limit to `limit`, where that is more."""
         if limit > self._limit:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MOST_TOKENS = 10**9  # of one reply; who counts more does not count
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -100,7 +102,7 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _first_token(logprobs: dict[str, Any]) -> dict[str, float] | None:

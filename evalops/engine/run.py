@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evalops import voting
-from evalops.dataset import Row, Uses
+from evalops.datasets.dataset import Row, Uses
 from evalops.engine.judge import Ask
 from evalops.engine.jury import Evaluate, Jury, RowFailed
 from evalops.engine.model import Client, Endpoint, Reply, Route
@@ -25,12 +25,15 @@ from evalops.engine.store import WINDOW, Store
 from evalops.errors import EvalopsError
 from evalops.fingerprint import canonical
 from evalops.lock import Status
+from evalops.meter import Meter, OverBudget
 from evalops.result import Verdict, VerdictStatus
-from evalops.spec import Evaluation
+from evalops.settings import Budget, Price
+from evalops.spec import Evaluation, Model
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode  # made once: json.dumps makes one a call
 
 GRACE = 5.0  # seconds that calls in flight have to end after a stop
+CHARACTERS = 4  # of a token, by a rule of thumb, for the budget where an endpoint does not count
 FEWEST = 4  # rows under way at the least where each takes many votes: the last vote of one must not keep all waiting
 
 
@@ -76,7 +79,7 @@ class Work:
     """One job to carry out. `targets` answers `evaluation.models` one to one.
 
     `submitted` is the digest the rows must have in the end; `rows` opens the keyed dataset anew. `evaluate` is there
-    for type custom.
+    for type custom. `meter` is asked before each call; `prices` are by model id, and a model without one is free.
     """
 
     job: str
@@ -89,6 +92,8 @@ class Work:
     targets: tuple[Target, ...]
     max_error_rate: float
     evaluate: Evaluate | None = None
+    meter: Meter = field(default_factory=lambda: Meter(Budget()))
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +120,15 @@ class Run:
         self._store = store
         self._client = client
         self._stopping = False
+        self._over: OverBudget | None = None
+        self._under_way = 0  # calls
         self._turn = asyncio.Lock()
         self._digest = hashlib.sha256()
         self._done, self._errors = store.finished(work.job, work.total)
         self._salt = f"{work.generation}\0".encode() if work.generation > 1 else b""
-        targets = {id(model): target for model, target in zip(work.evaluation.models, work.targets, strict=True)}
-        asks = {model: self._ask(target) for model, target in targets.items()}
+        models = list(zip(work.evaluation.models, work.targets, strict=True))
+        targets = {id(model): target for model, target in models}
+        asks = {id(model): self._ask(model, target) for model, target in models}
         embedded = {model: target.is_embedded for model, target in targets.items()}
         judges = (targets.get(id(judge.model)) for judge in work.evaluation.judges)
         self._rung_keys = [self._rung_key(target.identity if target else "") for target in judges]
@@ -146,12 +154,26 @@ class Run:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             self._keep_rungs()
+        if self._over is not None:
+            return await self._stopped_by(self._over)
         if self._stopping:
             return Outcome(status=Status.CANCELLED)
         if self._digest.hexdigest() != self.work.submitted:
             message = "the dataset changed while the job ran: apply again to run the new rows"
             return Outcome(status=Status.FAILED, message=message)
         return Outcome(status=Status.COMPLETED)
+
+    async def _stopped_by(self, over: OverBudget) -> Outcome:
+        """The budget is used up: calls that rows were left with are paid for, and their replies kept."""
+        for _ in range(round(GRACE / WINDOW)):
+            if not self._under_way:
+                break
+            await asyncio.sleep(WINDOW)
+        self._store.flush()
+        done = sum(map(bool, self._store.finished(self.work.job, self.work.total)[0]))
+        return Outcome(
+            status=Status.CANCELLED, message=f"{over}; {done:,} of {self.work.total:,} rows are done and kept"
+        )
 
     @property
     def _width(self) -> int:
@@ -201,6 +223,9 @@ class Run:
                     raise Failed(failed.message) from None
                 verdict = Verdict(key, VerdictStatus.ERROR, None, failed.reason, failed.message)
                 detail = failed.detail
+            except OverBudget as over:
+                self._over, self._stopping = over, True
+                return
             self._store.add_row(self.work.job, row.position, verdict, detail, checksum)
             self.counts[verdict.status.value] += 1
             if verdict.status is VerdictStatus.ERROR:
@@ -225,9 +250,10 @@ class Run:
         async with self._turn:
             await asyncio.sleep(0)
 
-    def _ask(self, target: Target) -> Ask:
+    def _ask(self, model: Model, target: Target) -> Ask:
         """One call through the cache: path, body and repeat in, the reply out. A repeat sends nothing else."""
         head = self._salt + target.identity.encode()
+        stage, price = model.stage, self.work.prices.get(model.model)
 
         async def ask(route: Route, body: dict[str, Any], repeat: int) -> Reply:
             with target.pick() as endpoint:
@@ -237,14 +263,35 @@ class Run:
                 key = hashlib.sha256(b"\0".join(parts if repeat == 1 else (*parts, b"%d" % repeat))).digest()
                 known = self._store.reply(key)
                 if known is not None:
+                    self._store.add_usage(self.work.job, stage, known)
                     return known
-                reply = await self._client.call(endpoint, route, data)
+                reply = await self._paid(endpoint, route, data, price)
                 self._store.add_reply(key, reply)
+                self._store.add_usage(self.work.job, stage, reply)
                 self.counts["calls"] += 1
                 await self._in_turn()
                 return reply
 
         return ask
+
+    async def _paid(self, endpoint: Endpoint, route: Route, data: bytes, price: Price | None) -> Reply:
+        """One call, as far as the budget goes. Raises OverBudget."""
+        meter, job = self.work.meter, self.work.job
+        meter.take(job, is_free=price is None or not (price.input or price.output))
+        self._under_way += 1
+        try:
+            reply = await self._client.call(endpoint, route, data)
+        except BaseException:
+            meter.give_back(job)
+            raise
+        finally:
+            self._under_way -= 1
+        if price is not None:
+            sent, received = reply.prompt_tokens, reply.completion_tokens
+            if sent is None or received is None:
+                sent, received = len(data) // CHARACTERS, len(reply.content) // CHARACTERS
+            meter.pay(job, price.of(sent, received))
+        return reply
 
 
 async def run_all(

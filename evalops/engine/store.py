@@ -11,7 +11,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,19 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS replies (
     key BLOB PRIMARY KEY, reply TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage (
+    job TEXT NOT NULL, stage TEXT NOT NULL,
+    calls INTEGER NOT NULL, prompt INTEGER NOT NULL, completion INTEGER NOT NULL, uncounted INTEGER NOT NULL,
+    replies INTEGER NOT NULL, all_prompt INTEGER NOT NULL, all_completion INTEGER NOT NULL, kept INTEGER NOT NULL,
+    PRIMARY KEY (job, stage)
+) WITHOUT ROWID;
+"""
+_ADD_USAGE = """
+INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, stage) DO UPDATE SET
+    calls = calls + excluded.calls, prompt = prompt + excluded.prompt, completion = completion + excluded.completion,
+    uncounted = uncounted + excluded.uncounted, replies = replies + excluded.replies,
+    all_prompt = all_prompt + excluded.all_prompt, all_completion = all_completion + excluded.all_completion,
+    kept = kept + excluded.kept
 """
 
 
@@ -65,6 +78,24 @@ class JobRecord(NamedTuple):
     results: str | None = None
 
 
+class Used(NamedTuple):
+    """What one model of a job took so far, whatever came of the rows.
+
+    `calls` were answered, with `prompt` tokens sent and `completion` tokens received; of `uncounted` of them the
+    endpoint does not say how many. `replies` are all those whose tokens are known, the ones `kept` from earlier calls
+    included, with their tokens `all_prompt` and `all_completion`.
+    """
+
+    calls: int = 0
+    prompt: int = 0
+    completion: int = 0
+    uncounted: int = 0
+    replies: int = 0
+    all_prompt: int = 0
+    all_completion: int = 0
+    kept: int = 0
+
+
 class Stored(NamedTuple):
     """A row as the store holds it; `detail` has `outputs`, `lengths` and `usage` by model."""
 
@@ -80,6 +111,7 @@ class Store:
         self.path = path
         self._rows: list[tuple[Any, ...]] = []
         self._replies: dict[bytes, str] = {}
+        self._usage: dict[tuple[str, str], list[int]] = {}
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
@@ -104,14 +136,15 @@ class Store:
         self._database.close()
 
     def flush(self) -> None:
-        """Commits all gathered rows and replies. Raises EvalopsError where that fails, a full disk for one."""
-        if not self._rows and not self._replies:
+        """Commits all that is gathered. Raises EvalopsError where that fails, a full disk for one."""
+        if not self._rows and not self._replies and not self._usage:
             return
         with self._explained():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items()))
                 self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
+                self._database.executemany(_ADD_USAGE, [(*key, *each) for key, each in self._usage.items()])
                 self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:
@@ -119,6 +152,7 @@ class Store:
                 raise
         self._rows.clear()
         self._replies.clear()
+        self._usage.clear()
 
     @property
     def is_full(self) -> bool:
@@ -248,6 +282,24 @@ class Store:
         value = {name: value for name in _REPLY if (value := getattr(reply, name)) is not None}
         self._replies[key] = _encode(value)
 
+    def add_usage(self, job: str, stage: str, reply: Reply) -> None:
+        """Counts a reply for a job, with the same commit as the reply itself. `stage` is the model's route."""
+        used = self._usage.setdefault((job, stage), [0] * len(Used._fields))
+        prompt, completion = reply.prompt_tokens, reply.completion_tokens
+        is_counted = prompt is not None and completion is not None
+        sent, received = (prompt or 0, completion or 0) if is_counted else (0, 0)
+        is_call = not reply.is_kept
+        more = (is_call, is_call * sent, is_call * received, is_call and not is_counted, is_counted, sent, received)
+        for place, number in enumerate((*more, reply.is_kept)):
+            used[place] += number
+
+    def usage(self, job: str) -> dict[str, Used]:
+        """What a job took so far, by stage."""
+        self.flush()
+        with self._explained():
+            found = self._database.execute("SELECT * FROM usage WHERE job = ? ORDER BY stage", (job,)).fetchall()
+        return {stage: Used(*numbers) for _, stage, *numbers in found}
+
     @contextmanager
     def _durably(self) -> Iterator[None]:
         # Jobs are few and lockfiles name them: their commits, and all before them, reach the disk and not only the
@@ -277,6 +329,18 @@ class Store:
                 else "check that the folder can be written to; if the file is damaged, remove it",
             )
         )
+
+
+def counts(path: Path, job: str) -> dict[tuple[str, Value], int]:
+    """The rows of a job by status and value, as they are committed. A short look that changes nothing, also while
+    another process writes; nothing is there where the file cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+            asked = "SELECT status, value, count(*) FROM rows WHERE job = ? GROUP BY status, value"
+            return {(status, value): count for status, value, count in database.execute(asked, (job,))}
+    except (sqlite3.Error, OSError):
+        return {}
 
 
 def _storable(value: Any) -> Any:

@@ -13,7 +13,7 @@ from collections import deque
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from evalops.pattern import Pattern
+from evalops.evaluators.pattern import Pattern
 
 SEARCHED = 100_000  # characters, the last ones, that are searched for an answer
 DIGITS = 1_000  # of a longer number, what is behind the point is cut off

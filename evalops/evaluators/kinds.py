@@ -13,10 +13,11 @@ from dataclasses import fields as fields_of
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from evalops import answer, overlap, pattern, schema, shape
-from evalops.answer import Found, Number
+from evalops import schema
 from evalops.errors import Diagnostic, Mark, Severity
-from evalops.pattern import Pattern, TooSlow
+from evalops.evaluators import answer, overlap, pattern, shape
+from evalops.evaluators.answer import Found, Number
+from evalops.evaluators.pattern import Pattern, TooSlow
 from evalops.spec import Column, Evaluation, Evaluator
 
 SLOW = 3  # rows in which a pattern came to no end, before it is tried no more

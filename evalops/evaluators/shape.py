@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from evalops.evaluators.pattern import Pattern, problem
 from evalops.fingerprint import canonical
-from evalops.pattern import Pattern, problem
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 LARGEST = 50_000  # characters of a response
@@ -64,15 +64,19 @@ class Shape:
 
     def violation(self, value: Any) -> str | None:
         """How `value` breaks the schema first, None where it does not. Raises TooMuch and `pattern.TooSlow`."""
-        self._steps = 0
-        try:
-            error = next(self._validator.iter_errors(value), None)
-        except RecursionError:
-            raise TooMuch from None
+        error = self.error(value)
         if error is None:
             return None
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
         return f"{where.lstrip('.')}: {error.message}" if where else str(error.message)
+
+    def error(self, value: Any) -> Any:
+        """What `violation` tells, as a jsonschema.ValidationError."""
+        self._steps = 0
+        try:
+            return next(self._validator.iter_errors(value), None)
+        except RecursionError:
+            raise TooMuch from None
 
     @cached_property
     def _validator(self) -> Any:

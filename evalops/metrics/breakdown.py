@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
 
-from evalops.measure import number
-from evalops.result import Graded, Group, Metric
+from evalops.metrics.measure import number
+from evalops.metrics.tally import Gathered
+from evalops.result import Graded, Group
 from evalops.spec import Evaluation
-from evalops.tally import Tally
 
 MOST_GROUPS = 200  # values of a column; more are no groups but rows
 NO_GROUP = "(none)"  # rows without a value
-
-
-class Gathered(Protocol):
-    """The rows of an evaluation of one type, as they are counted."""
-
-    tally: Tally
-
-    def add(self, graded: Graded) -> None: ...
-
-    def metrics(self) -> dict[str, Metric]: ...
-
-    def label_counts(self) -> dict[str, int]: ...
 
 
 class Breakdown:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from evalops import stats
-from evalops.measure import Moments, Rate
+from evalops.metrics.measure import Moments, Rate
 from evalops.result import Confusion, LabelMetrics, Metric
+from evalops.stats import intervals
 
 NONE, OTHER = -1, -2
 _SPECIAL = {NONE: "(invalid)", OTHER: "(other)"}  # as the matrix names them
@@ -44,11 +44,12 @@ class Classification:
 
     def metrics(self) -> dict[str, Metric]:
         """Everything of `NAMES`. Without a row: `accuracy` and the others with the reason, given by the caller."""
+        scored = {cell: n for cell, n in self.cells.items() if cell.said != NONE}
         found = {
-            "accuracy": self._rate(lambda cell: True, lambda cell: cell.gold == cell.said),
+            "accuracy": self._accuracy,
             "accuracy_scored": self._rate(lambda cell: cell.said != NONE, lambda cell: cell.gold == cell.said),
-            "kappa": self._kappa(self.cells),
-            "kappa_scored": self._kappa({cell: n for cell, n in self.cells.items() if cell.said != NONE}),
+            "kappa": self._kappa(),
+            "kappa_scored": Classification(self.labels, scored)._kappa(),
         }
         for kind, weights in (("macro", self._equal), ("weighted", self._by_support)):
             for part in PARTS:
@@ -108,6 +109,10 @@ class Classification:
                 rate.add(n * hit(cell), cell.cluster, n)
         return rate.metric("no gold row has a verdict")
 
+    @cached_property
+    def _accuracy(self) -> Metric:
+        return self._rate(lambda cell: True, lambda cell: cell.gold == cell.said)
+
     # --- labels ---
 
     @cached_property
@@ -163,7 +168,7 @@ class Classification:
             sum(weight * _end(values[label], end) for label, weight in weights.items()) for end in ("low", "high")
         )
         zeros = [label for label in self._present if weights[label] and values[label].reason in (UNSAID, UNASKED)]
-        found = self._linear(value, gradient, stats.Interval(low, high))
+        found = self._linear(value, gradient, intervals.Interval(low, high))
         return replace(found, reason=_zeros(zeros, self.labels, values)) if zeros else found
 
     def _slope(self, part: str, label: int, value: float) -> Gradient:
@@ -184,10 +189,10 @@ class Classification:
         def gradient(gold: int, said: int) -> float:
             return self._n * (2 * (gold == said) - value * (1 + (said != NONE))) / (self._n + made)
 
-        accuracy = self._rate(lambda cell: True, lambda cell: cell.gold == cell.said)
-        return self._linear(value, gradient, stats.Interval(_end(accuracy, "low"), _end(accuracy, "high")))
+        fallback = intervals.Interval(_end(self._accuracy, "low"), _end(self._accuracy, "high"))
+        return self._linear(value, gradient, fallback)
 
-    def _linear(self, value: float, gradient: Gradient, fallback: stats.Interval, least: float = 0.0) -> Metric:
+    def _linear(self, value: float, gradient: Gradient, fallback: intervals.Interval, least: float = 0.0) -> Metric:
         """A metric whose interval is that of the mean of its gradient over the rows."""
         moments = Moments()
         known: dict[tuple[int, int], float] = {}
@@ -204,18 +209,16 @@ class Classification:
 
     # --- agreement beyond chance ---
 
-    def _kappa(self, cells: Mapping[Cell, int]) -> Metric:
+    def _kappa(self) -> Metric:
         """Cohen's kappa; `NONE` and `OTHER` are classes of their own."""
-        part = Classification(self.labels, cells)
-        n = part._n
+        n, rate = self._n, self._accuracy
         if n == 0:
             return Metric.absent("no gold row has a verdict")
-        places = [place for place in (*range(len(self.labels)), *_SPECIAL) if part._support[place] or part._said[place]]
-        found = stats.kappa([[part._counts.get((gold, said), 0) for said in places] for gold in places])
+        places = [place for place in (*range(len(self.labels)), *_SPECIAL) if self._support[place] or self._said[place]]
+        found = intervals.kappa([[self._counts.get((gold, said), 0) for said in places] for gold in places])
         if found is None:
             return Metric.absent("gold and verdicts hold one label only, so chance agrees always")
-        chance = sum(part._support[place] * part._said[place] for place in places) / n**2
-        rate = part._rate(lambda cell: True, lambda cell: cell.gold == cell.said)
+        chance = sum(self._support[place] * self._said[place] for place in places) / n**2
         if found.value > 1 - 1e-12:  # without a disagreement, what is known is how rare they are
             low = (_end(rate, "low") - chance) / (1 - chance)
             return replace(rate, value=found.value, low=None if rate.low is None else low)
@@ -223,10 +226,10 @@ class Classification:
             return Metric(value=found.value, low=found.interval.low, high=found.interval.high, n=n)
 
         def gradient(gold: int, said: int) -> float:
-            moved = (1 - found.value) * (part._said[gold] + part._support[said]) / n
+            moved = (1 - found.value) * (self._said[gold] + self._support[said]) / n
             return ((gold == said) - moved) / (1 - chance)
 
-        return part._linear(found.value, gradient, found.interval, least=-1.0)
+        return self._linear(found.value, gradient, found.interval, least=-1.0)
 
 
 def _or_zero(metric: Metric, reason: str) -> Metric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evalops.metrics import parse
+from evalops.metrics.summaries import parse
 from evalops.spec import Evaluation, Threshold
 
 _ENDS = {"estimate": "value", "lower": "low", "upper": "high"}

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from evalops import classification, stats
-from evalops.classification import NONE, OTHER, Cell, Classification
-from evalops.measure import Moments, Rate, plain_rows, scaled
+from evalops.metrics import classification
+from evalops.metrics.classification import NONE, OTHER, Cell, Classification
+from evalops.metrics.measure import Moments, Rate, plain_rows, scaled
+from evalops.metrics.tally import NO_VERDICT, Tally
 from evalops.result import Confusion, Graded, LabelMetrics, Metric
 from evalops.spec import Evaluation
-from evalops.tally import NO_VERDICT, Tally
+from evalops.stats import intervals
 
 CHANCE = "no better than chance on your gold rows"
-CHOICES = ("A", "B", "Tie")
-_POINTS = (1.0, 0.0, 0.5)  # of A
+POINTS = {"A": 1.0, "B": 0.0, "Tie": 0.5}  # of A
+CHOICES = tuple(POINTS)
 
 
 def text_of(gold: Any) -> str | None:
@@ -102,20 +104,17 @@ class Labels:
         self._answers = _Answers(evaluation, evaluation.labels)
         self._places = self._answers.places
         self._rows: Counter[_Row] = Counter()
-        self._gold: _Gold | None = None
 
     def add(self, graded: Graded) -> None:
         """Counts one row."""
         said = self._places[str(graded.verdict.value)] if self.tally.add(graded) else NONE
         self._rows[_Row(graded.cluster, self._answers.place(graded.gold), said)] += 1
 
-    @property
+    @cached_property
     def gold(self) -> _Gold:
         """The rows with a true answer, once all are counted."""
-        if self._gold is None:
-            cells = {Cell(row.cluster, row.gold, row.said): n for row, n in self._rows.items() if row.gold is not None}
-            self._gold = _Gold(self._labels, cells, self._answers)
-        return self._gold
+        cells = {Cell(row.cluster, row.gold, row.said): n for row, n in self._rows.items() if row.gold is not None}
+        return _Gold(self._labels, cells, self._answers)
 
     @property
     def passed(self) -> int | None:
@@ -158,7 +157,7 @@ class Labels:
 def corrected(rate: Rate, cells: Mapping[tuple[bool, bool], int]) -> Metric:
     """The pass percentage less the judge's error, from the gold rows that truly pass and that the judge passes."""
     count = {pair: cells.get(pair, 0) for pair in ((True, True), (True, False), (False, False), (False, True))}
-    metric = scaled(stats.corrected_rate(rate.hits, rate.n, stats.Calibration(*count.values())), 100.0)
+    metric = scaled(intervals.corrected_rate(rate.hits, rate.n, intervals.Calibration(*count.values())), 100.0)
     return plain_rows([("", metric)])[""] if rate.clusters else metric
 
 
@@ -192,7 +191,6 @@ class Choices:
         self._answers = _Answers(evaluation, CHOICES)
         self._places = self._answers.places
         self._rows: Counter[_Duel] = Counter()
-        self._gold: _Gold | None = None
 
     def add(self, graded: Graded) -> None:
         """Counts one row."""
@@ -208,16 +206,14 @@ class Choices:
             longer = (said == 0) == (verdict.lengths[0] > verdict.lengths[1])
         self._rows[_Duel(graded.cluster, gold, said, given, flipped, longer)] += 1
 
-    @property
+    @cached_property
     def gold(self) -> _Gold:
         """The rows with a true answer, once all are counted."""
-        if self._gold is None:
-            cells: Counter[Cell] = Counter()
-            for row, n in self._rows.items():
-                if row.gold is not None:
-                    cells[Cell(row.cluster, row.gold, row.said)] += n
-            self._gold = _Gold(CHOICES, cells, self._answers)
-        return self._gold
+        cells: Counter[Cell] = Counter()
+        for row, n in self._rows.items():
+            if row.gold is not None:
+                cells[Cell(row.cluster, row.gold, row.said)] += n
+        return _Gold(CHOICES, cells, self._answers)
 
     def label_counts(self) -> dict[str, int]:
         """Scored rows by choice."""
@@ -229,7 +225,7 @@ class Choices:
 
     def value(self, said: Any) -> float | None:
         """A verdict as A's points."""
-        return _POINTS[self._places[str(said)]]
+        return POINTS[str(said)]
 
     def metrics(self) -> dict[str, Metric]:
         """All metrics of the type."""
@@ -237,7 +233,7 @@ class Choices:
         points = Moments()
         for row, n in rows:
             if row.said != NONE:
-                points.add(_POINTS[row.said], row.cluster, n)
+                points.add(POINTS[CHOICES[row.said]], row.cluster, n)
         decided = _rate(rows, lambda row: row.said == 0 if row.said in (0, 1) else None)
         ties = _rate(rows, lambda row: row.said == 2 if row.said != NONE else None)
         both = _rate(rows, lambda row: row.given == row.flipped if row.given and row.flipped else None)
@@ -271,7 +267,7 @@ class Choices:
         """What the answers themselves warn of."""
         slots = self._slots()
         first, picks = slots.hits, slots.n
-        if picks and stats.binomial_p(first, picks) < 0.01:
+        if picks and intervals.binomial_p(first, picks) < 0.01:
             slot = "first" if 2 * first > picks else "second"
             most = max(first, picks - first)
             return (

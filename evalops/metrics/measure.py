@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalops import stats
 from evalops.result import Metric
+from evalops.stats import intervals
 
 TOO_LARGE = "the values are too large to be averaged"
 ONE_CLUSTER = "rows of one cluster have no interval"
@@ -42,9 +42,9 @@ class Rate:
             return Metric.absent(reason)
         value = scale * self.hits / self.n
         if not self.clusters:
-            interval: stats.Interval | None = stats.wilson(self.hits, self.n)
+            interval: intervals.Interval | None = intervals.wilson(self.hits, self.n)
         else:
-            interval = stats.clustered_rate(stats.Cluster(n, hits) for n, hits in self.clusters.values())
+            interval = intervals.clustered_rate(intervals.Cluster(n, hits) for n, hits in self.clusters.values())
         if interval is None:
             return Metric(value=value, n=self.n, clusters=1, reason=ONE_CLUSTER)
         low, high = scale * interval.low, scale * interval.high
@@ -98,8 +98,8 @@ class Moments:
             # No spread was seen, which is no proof that there is none: no values between the bounds are further
             # apart than if all stood at either of them.
             units = len(self.clusters) or self.n
-            share = stats.wilson((value - low) / width * units, units)
-            interval = stats.Interval(low + width * share.low, low + width * share.high)
+            share = intervals.wilson((value - low) / width * units, units)
+            interval = intervals.Interval(low + width * share.low, low + width * share.high)
             note = ALIKE
         return Metric(
             value=value,
@@ -110,10 +110,10 @@ class Moments:
             reason=note,
         )
 
-    def _interval(self) -> stats.Interval | None:
+    def _interval(self) -> intervals.Interval | None:
         if not self.clusters:
-            return stats.student(self.mean, self.deviation, self.n)
-        return stats.clustered(stats.Cluster(int(n), total) for n, total in self.clusters.values())
+            return intervals.student(self.mean, self.deviation, self.n)
+        return intervals.clustered(intervals.Cluster(int(n), total) for n, total in self.clusters.values())
 
     def spread(self, reason: str) -> Metric:
         """The standard deviation."""
@@ -149,7 +149,7 @@ class Correlation:
         if spread <= 0:
             return Metric.absent(same)
         value = max(-1.0, min(1.0, self.products / spread))
-        interval = stats.fisher(value, self.x.n)
+        interval = intervals.fisher(value, self.x.n)
         if interval is None:
             few = "no interval for a perfect correlation or fewer than four rows"
             return Metric(value=value, n=self.x.n, reason=few)

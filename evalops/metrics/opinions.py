@@ -6,28 +6,16 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from evalops import agreement
+from evalops.metrics.tally import Gathered
 from evalops.result import Graded, JudgeResult, Metric, Value, Verdict, VerdictStatus, Vote
 from evalops.spec import Evaluation, Judge, Type
-from evalops.tally import Tally
+from evalops.stats import agreement
 
 NAMES = ("agreement", "flip_rate", "between_row_variance", "within_row_variance")
 MOST_ROWS = 20  # with the greatest disagreement that are named
 LOST = "the single votes of this result are not kept"
-
-
-class Gathered(Protocol):
-    """The rows of an evaluation of one type, as they are counted."""
-
-    tally: Tally
-
-    def add(self, graded: Graded) -> None: ...
-
-    def metrics(self) -> dict[str, Metric]: ...
-
-    def value(self, said: Any) -> float | None: ...
 
 
 class _Apart(NamedTuple):

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from evalops import stats
-from evalops.labels import corrected
-from evalops.measure import TOO_LARGE, Correlation, Moments, Rate, number, plain_rows, scaled
+from evalops.metrics.labels import corrected
+from evalops.metrics.measure import TOO_LARGE, Correlation, Moments, Rate, number, plain_rows, scaled
+from evalops.metrics.tally import NO_VERDICT, Tally
 from evalops.result import Graded, Metric
 from evalops.spec import Evaluation, Type
-from evalops.tally import NO_VERDICT, Tally
+from evalops.stats import intervals
 
 LENGTH_LIMIT = 0.7  # a correlation of score and length beyond this is warned of
 MOST_COUNTS = 40  # different scores that are counted each by itself
@@ -113,7 +113,7 @@ class Scores:
     def _median(self) -> Metric:
         if not self._values:
             return Metric.absent(_NO_SCORE)
-        return self._plain({"": stats.median(Counter(self._values))})[""]
+        return self._plain({"": intervals.median(Counter(self._values))})[""]
 
     def _normalized(self, mean: Metric) -> Metric:
         width = self._high - self._low
@@ -142,7 +142,7 @@ class Scores:
         if self._column is None:
             return {name: Metric.absent("no gold column") for name in ("mae", "pearson", "spearman")}
         few, same = "fewer than three rows have a score and a gold score", "all scores or all gold scores are the same"
-        rank = stats.spearman(*self._pairs) if len(self._pairs[0]) > 2 else Metric.absent(few)
+        rank = intervals.spearman(*self._pairs) if len(self._pairs[0]) > 2 else Metric.absent(few)
         if rank.value is None:
             rank = Metric.absent(few if len(self._pairs[0]) < 3 else same)
         plain = {"pearson": self._with_gold.metric(few, same), "spearman": rank}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from evalops import classification, opinions, tally
-from evalops.breakdown import Breakdown
-from evalops.labels import Choices, Labels
-from evalops.measure import Moments
-from evalops.opinions import Opinions
+from evalops.metrics import classification, opinions, tally
+from evalops.metrics.breakdown import Breakdown
+from evalops.metrics.labels import Choices, Labels
+from evalops.metrics.measure import Moments
+from evalops.metrics.opinions import Opinions
+from evalops.metrics.scores import Scores
 from evalops.result import (
     ClassifySummary,
     CompareSummary,
@@ -21,7 +22,6 @@ from evalops.result import (
     ScoreSummary,
     Summary,
 )
-from evalops.scores import Scores
 from evalops.spec import Evaluation, Type
 
 _GOLD = classification.NAMES
@@ -64,6 +64,7 @@ GROUPED = {
 NEED_GOLD = frozenset({*_GOLD, "corrected_pass_percentage", "mae", "pearson", "spearman"})
 NEED_PASS = frozenset({"pass_percentage", "corrected_pass_percentage"})
 NEED_VOTES = frozenset(opinions.NAMES)
+NO_INTERVAL = frozenset({"std_score", "between_row_variance", "within_row_variance"})
 
 _NAME = re.compile(r"([a-z0-9_]+)(?:\[(.+)\])?", re.S)
 
@@ -79,6 +80,11 @@ def parse(text: str) -> Name:
     """`f1[rude]` is the metric f1 of rude."""
     found = _NAME.fullmatch(text)
     return Name(found[1], found[2]) if found else Name(text)
+
+
+def headline(type_: Type, is_known: Callable[[str], bool]) -> str:
+    """The type's first metric that is known."""
+    return next(filter(is_known, HEADLINES[type_]), HEADLINES[type_][0])
 
 
 Gathered = Labels | Choices | Scores
@@ -145,7 +151,7 @@ def _summary(whole: Gathered, metrics: Mapping[str, Metric], parts: Parts, notes
                 counts=counts,
                 score_counts=whole.score_counts(),
                 metrics=metrics,
-                bounds={} if whole.passed is None else whole.tally.pass_bounds(whole.passed),
+                bounds=whole.tally.pass_bounds(whole.passed),
                 parts=parts,
                 warnings=(*whole.warnings(metrics["length_correlation"]), *notes),
             )
@@ -154,7 +160,7 @@ def _summary(whole: Gathered, metrics: Mapping[str, Metric], parts: Parts, notes
                 counts=counts,
                 label_counts=whole.label_counts(),
                 metrics=metrics,
-                bounds={} if whole.passed is None else whole.tally.pass_bounds(whole.passed),
+                bounds=whole.tally.pass_bounds(whole.passed),
                 parts=_with_gold(parts, whole),
                 warnings=(*whole.gold.warnings(), *notes),
             )

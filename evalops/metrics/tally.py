@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from evalops.measure import Rate
+from evalops.metrics.measure import Rate
 from evalops.result import Bounds, Counts, Graded, Metric, VerdictStatus
 
 NAMES = ("invalid_rate", "error_rate")
@@ -64,9 +65,24 @@ class Tally:
             rate.add(n * (each is status), cluster, n)
         return rate.metric("no rows")
 
-    def pass_bounds(self, passed: int) -> dict[str, Bounds]:
-        """What `pass_percentage` would be over all rows, if every one without a verdict failed, or passed."""
-        if self.rows == 0:
+    def pass_bounds(self, passed: int | None) -> dict[str, Bounds]:
+        """What `pass_percentage` would be over all rows, if every one without a verdict failed, or passed; nothing
+        where nothing says what a pass is."""
+        if self.rows == 0 or passed is None:
             return {}
         missing = self.rows - self.scored
         return {"pass_percentage": Bounds(100.0 * passed / self.rows, 100.0 * (passed + missing) / self.rows)}
+
+
+class Gathered(Protocol):
+    """The rows of an evaluation of one type, as they are counted."""
+
+    tally: Tally
+
+    def add(self, graded: Graded) -> None: ...
+
+    def metrics(self) -> dict[str, Metric]: ...
+
+    def label_counts(self) -> dict[str, int]: ...
+
+    def value(self, said: Any) -> float | None: ...

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evalops import metrics, schema
+from evalops import schema
 from evalops.document import KeyPath
 from evalops.errors import Diagnostic, Mark
-from evalops.labels import CHOICES
+from evalops.metrics import summaries
+from evalops.metrics.labels import CHOICES
 from evalops.spec import NO_REGRESSION, Evaluation, Threshold, Type
 
 
@@ -20,7 +21,7 @@ def check(evaluation: Evaluation) -> Iterator[Diagnostic]:
             yield from _bounds(evaluation, threshold)
             yield from _groups(evaluation, threshold)
     if evaluation.metric is not None:
-        if metrics.parse(evaluation.metric).of is None:
+        if summaries.parse(evaluation.metric).of is None:
             yield from _metric(evaluation, evaluation.metric, ("metric",))
         else:
             yield _unknown(evaluation, evaluation.metric, evaluation.places.mark("metric"))
@@ -36,13 +37,13 @@ def check(evaluation: Evaluation) -> Iterator[Diagnostic]:
 def _metric(evaluation: Evaluation, name: str, route: KeyPath) -> Iterator[Diagnostic]:
     """A metric that the type does not have, or that this evaluation cannot give a value."""
     mark = evaluation.places.mark(*route)
-    metric, of = metrics.parse(name)
+    metric, of = summaries.parse(name)
     if not _is_known(evaluation, name):
         yield _unknown(evaluation, name, mark)
         return
     if of is not None and of not in _members(evaluation, metric):
         yield _no_member(evaluation, metric, of, mark)
-    needs_gold = metric in (metrics.NEED_GOLD | set(metrics.BY_LABEL[Type.CLASSIFY]))
+    needs_gold = metric in (summaries.NEED_GOLD | set(summaries.BY_LABEL[Type.CLASSIFY]))
     if needs_gold and evaluation.gold is None and evaluation.type is not Type.CUSTOM:
         yield Diagnostic(
             code="spec/needs-gold",
@@ -71,12 +72,12 @@ def _metric(evaluation: Evaluation, name: str, route: KeyPath) -> Iterator[Diagn
 def _lacks_votes(evaluation: Evaluation, metric: str) -> bool:
     if metric == "flip_rate":
         return evaluation.repeats < 2
-    return metric in metrics.NEED_VOTES and not evaluation.is_jury
+    return metric in summaries.NEED_VOTES and not evaluation.is_jury
 
 
 def _is_known(evaluation: Evaluation, name: str) -> bool:
-    metric, of = metrics.parse(name)
-    return metric in (metrics.NAMES if of is None else metrics.BY_LABEL)[evaluation.type]
+    metric, of = summaries.parse(name)
+    return metric in (summaries.NAMES if of is None else summaries.BY_LABEL)[evaluation.type]
 
 
 # What people call a metric elsewhere.
@@ -89,17 +90,17 @@ _FOREIGN = {
 
 
 def _unknown(evaluation: Evaluation, name: str, mark: Mark) -> Diagnostic:
-    known = metrics.NAMES[evaluation.type]
-    metric = metrics.parse(name).metric
+    known = summaries.NAMES[evaluation.type]
+    metric = summaries.parse(name).metric
     members = _members(evaluation, metric)
-    if metric in metrics.BY_LABEL[evaluation.type] and name == metric != evaluation.metric:
+    if metric in summaries.BY_LABEL[evaluation.type] and name == metric != evaluation.metric:
         hint: str | None = f"it is of one label: `{metric}[{members[0]}]`"
     elif name == "bradley_terry":
         hint = "it is of several candidates: `evalops rank` has it"
     elif _FOREIGN.get(name) in known:
         hint = f"it is called `{_FOREIGN[name]}` here"
     else:
-        owners = [f"`{type_.value}`" for type_, names in metrics.NAMES.items() if name in names]
+        owners = [f"`{type_.value}`" for type_, names in summaries.NAMES.items() if name in names]
         hint = f"it is one of type {', '.join(owners)}" if owners else schema.nearest(metric, known)
     return Diagnostic(
         code="spec/unknown-metric",
@@ -130,7 +131,7 @@ def _no_member(evaluation: Evaluation, metric: str, of: str, mark: Mark) -> Diag
 
 def _needs_pass(evaluation: Evaluation, metric: str) -> bool:
     is_variance = metric in ("between_row_variance", "within_row_variance")
-    return metric in metrics.NEED_PASS or (is_variance and evaluation.type is Type.CLASSIFY)
+    return metric in summaries.NEED_PASS or (is_variance and evaluation.type is Type.CLASSIFY)
 
 
 def _groups(evaluation: Evaluation, threshold: Threshold) -> Iterator[Diagnostic]:
@@ -144,7 +145,7 @@ def _groups(evaluation: Evaluation, threshold: Threshold) -> Iterator[Diagnostic
             mark=mark,
             hint=schema.nearest(threshold.by, evaluation.group_by) or f"add `group_by: [{threshold.by}]`",
         )
-    if threshold.metric in metrics.NEED_VOTES or metrics.parse(threshold.metric).of is not None:
+    if threshold.metric in summaries.NEED_VOTES or summaries.parse(threshold.metric).of is not None:
         yield Diagnostic(
             code="spec/needs-groups",
             message=f"`{threshold.metric}` is known of the whole result only, not of its groups",
@@ -154,7 +155,7 @@ def _groups(evaluation: Evaluation, threshold: Threshold) -> Iterator[Diagnostic
 
 
 def _grouped(evaluation: Evaluation) -> list[str]:
-    return [name for name in metrics.NAMES[evaluation.type] if name not in metrics.NEED_VOTES]
+    return [name for name in summaries.NAMES[evaluation.type] if name not in summaries.NEED_VOTES]
 
 
 def _bounds(evaluation: Evaluation, threshold: Threshold) -> Iterator[Diagnostic]:
@@ -163,7 +164,14 @@ def _bounds(evaluation: Evaluation, threshold: Threshold) -> Iterator[Diagnostic
     if least is not None and most is not None and least > most:
         message = f"no value of `{name}` can keep this threshold: `min` is above `max`"
         yield Diagnostic(code="spec/threshold", message=message, mark=evaluation.places.mark(*threshold.route))
-    low, high = _span(evaluation, metrics.parse(name).metric)
+    if threshold.on != "estimate" and name in summaries.NO_INTERVAL:
+        yield Diagnostic(
+            code="spec/threshold",
+            message=f"`{name}` has no interval, so it has no `{threshold.on}` bound to hold against a threshold",
+            mark=evaluation.places.mark(*threshold.route, "on"),
+            hint="leave out `on`: the threshold is for the estimate then",
+        )
+    low, high = _span(evaluation, summaries.parse(name).metric)
     if low >= high:
         return  # the range of scores is wrong, which is said elsewhere
     for bound, value in (("min", least), ("max", most)):

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from evalops import stats
-from evalops.resample import SEED, expanded_percentiles, resampled_sums
 from evalops.result import Metric
+from evalops.stats import intervals
+from evalops.stats.resample import SEED, interval_of, resampled_sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,12 @@ def _alpha(features: FloatArray, counts: list[int], expected: Callable[[FloatArr
     if math.isnan(value):
         return Metric.absent("all opinions are the same, so chance agrees always")
     n = sum(counts)
-    resampled = of(resampled_sums(features, rows, np.random.default_rng(seed)))
-    defined = resampled[~np.isnan(resampled)]
-    if n < 10 or len(defined) < 0.99 * len(resampled):
+    interval = None
+    if n >= 10:
+        interval = interval_of(value, of(resampled_sums(features, rows, np.random.default_rng(seed))), n)
+    if interval is None:
         return Metric(value=value, n=n, reason="too few rows, or too little that differs, for an interval")
-    interval = expanded_percentiles(defined, n)
-    return Metric(value=value, low=min(interval.low, value), high=max(interval.high, value), n=n)
+    return Metric(value=value, low=interval.low, high=interval.high, n=n)
 
 
 def _nominal(kinds: list[tuple[str, ...]]) -> FloatArray:
@@ -122,7 +122,7 @@ def flip_rate(opinions: Labels | Scores) -> Metric:
     if n == 0:
         return Metric.absent("no row has two opinions")
     flipped = sum(count for values, count in repeated.items() if len(set(values)) > 1)
-    return Metric(value=flipped / n, **stats.wilson(flipped, n)._asdict(), n=n)
+    return Metric(value=flipped / n, **intervals.wilson(flipped, n)._asdict(), n=n)
 
 
 class Components(NamedTuple):
@@ -130,10 +130,6 @@ class Components(NamedTuple):
 
     between: float
     within: float
-
-    def error(self, rows: int, repeats: int) -> float:
-        """The standard error that the mean of so many rows, each judged so often, would have."""
-        return math.sqrt(self.between / rows + self.within / (rows * repeats))
 
 
 def components(opinions: Scores) -> Components | None:

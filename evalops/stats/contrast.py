@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evalops.stats import CONFIDENCE, Interval, binomial_p, t_quantile, wilson
+from evalops.stats.intervals import Interval, Z, binomial_p
 
-# Normal quantiles of a two-sided 5 % and of 80 % power: a plan asks for them, and must not wait for scipy.
-_Z_ALPHA, _Z_POWER = 1.959963984540054, 0.8416212335729143
+_Z_POWER = 0.8416212335729143  # the normal quantile of 80 % power: a plan asks for it, and must not wait for scipy
 
 
 class Estimate(NamedTuple):
@@ -34,36 +33,6 @@ def difference(new: Estimate, old: Estimate) -> Interval:
     return Interval(value - low, value + high)
 
 
-def rate_difference(passed: int, n: int, passed_before: int, n_before: int) -> Interval:
-    """The interval of the difference of two independent rates, new - old: Newcombe's hybrid score interval."""
-    new, old = wilson(passed, n), wilson(passed_before, n_before)
-    return difference(Estimate(passed / n, *new), Estimate(passed_before / n_before, *old))
-
-
-class Sample(NamedTuple):
-    """Mean, standard deviation (n - 1 in the denominator) and size of a sample."""
-
-    mean: float
-    deviation: float
-    n: int
-
-
-def welch(new: Sample, old: Sample, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of the difference of two independent means, new - old; both n > 1.
-
-    B. L. Welch, Biometrika 34 (1947), with Satterthwaite's degrees of freedom.
-    """
-    first, second = new.deviation**2 / new.n, old.deviation**2 / old.n
-    value, variance = new.mean - old.mean, first + second
-    if variance == 0:
-        return Interval(value, value)
-    # Shares of the variance: its square may be too small for a float.
-    share = first / variance
-    freedom = 1 / (share**2 / (new.n - 1) + (1 - share) ** 2 / (old.n - 1))
-    half = t_quantile(freedom, confidence) * math.sqrt(variance)
-    return Interval(value - half, value + half)
-
-
 def paired_rates(lost: int, gained: int, n: int) -> Interval:
     """The interval of the difference of two rates over the same n > 0 rows, of which `lost` passed before only and
     `gained` pass now only.
@@ -72,9 +41,6 @@ def paired_rates(lost: int, gained: int, n: int) -> Interval:
     statistic, with the likeliest rates at that difference, would not refuse. It says something even where no row
     changed.
     """
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.5 + CONFIDENCE / 2))
     value = (gained - lost) / n
 
     def excess(difference: float) -> float:
@@ -88,7 +54,7 @@ def paired_rates(lost: int, gained: int, n: int) -> Interval:
         return distance / math.sqrt(n * variance) if variance > 0 else math.copysign(math.inf, distance)
 
     return Interval(
-        _crossing(lambda each: excess(each) > z, -1.0, value), _crossing(lambda each: excess(each) > -z, value, 1.0)
+        _crossing(lambda each: excess(each) > Z, -1.0, value), _crossing(lambda each: excess(each) > -Z, value, 1.0)
     )
 
 
@@ -126,7 +92,7 @@ def detectable_rate(n: int, rate: float = 0.5) -> float | None:
     def shown(effect: float) -> bool:
         other = base - effect
         middle = base - effect / 2
-        noise = _Z_ALPHA * math.sqrt(2 * middle * (1 - middle))
+        noise = Z * math.sqrt(2 * middle * (1 - middle))
         noise += _Z_POWER * math.sqrt(base * (1 - base) + other * (1 - other))
         return n * effect**2 >= noise**2
 
@@ -141,7 +107,7 @@ def detectable_paired_rate(n: int, changed: float) -> float | None:
     """
 
     def shown(effect: float) -> bool:
-        noise = _Z_ALPHA * math.sqrt(changed) + _Z_POWER * math.sqrt(max(0.0, changed - effect**2))
+        noise = Z * math.sqrt(changed) + _Z_POWER * math.sqrt(max(0.0, changed - effect**2))
         return effect > 0 and n * effect**2 >= noise**2
 
     return _smallest(shown, changed)
@@ -157,4 +123,4 @@ def detectable_mean(n: int, deviation: float, *, paired: bool = False) -> float 
 
     `deviation` is that of the values; where `paired`, that of the differences on the same rows.
     """
-    return (_Z_ALPHA + _Z_POWER) * deviation * math.sqrt((1 if paired else 2) / n) if n > 0 else None
+    return (Z + _Z_POWER) * deviation * math.sqrt((1 if paired else 2) / n) if n > 0 else None

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-CONFIDENCE = 0.95
+TAIL = 0.025  # on either side of a 95 % interval
+Z = 1.959963984540054  # how many standard errors of a normal distribution reach to either side, without scipy
 
 
 class Interval(NamedTuple):
@@ -27,15 +28,13 @@ class Interval(NamedTuple):
 # --- one rate, one mean ---
 
 
-def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """The Wilson score interval of a proportion, 0 to 1; n > 0.
 
     E. B. Wilson, JASA 22 (1927); equal to scipy's `binomtest(…).proportion_ci(method="wilson")`, whose import
     alone takes a second.
     """
-    from scipy.special import ndtri
-
-    return _score_interval(successes, n, float(ndtri(0.5 + confidence / 2)))
+    return _score_interval(successes, n, Z)
 
 
 def _score_interval(successes: float, n: float, z: float) -> Interval:
@@ -46,23 +45,23 @@ def _score_interval(successes: float, n: float, z: float) -> Interval:
     return Interval(low, high)
 
 
-def student(mean: float, deviation: float, n: int, confidence: float = CONFIDENCE) -> Interval:
+def student(mean: float, deviation: float, n: int) -> Interval:
     """The t interval of a mean from the sample's standard deviation (n - 1 in the denominator); n > 1."""
-    half = t_quantile(n - 1, confidence) * deviation / math.sqrt(n)
+    half = t_quantile(n - 1) * deviation / math.sqrt(n)
     return Interval(mean - half, mean + half)
 
 
-def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+def t_quantile(freedom: float) -> float:
     """How many standard errors of a t distribution reach to either side."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
+    return float(stdtrit(freedom, 1 - TAIL))
 
 
-def median(counts: Mapping[float, int], confidence: float = CONFIDENCE) -> Metric:
+def median(counts: Mapping[float, int]) -> Metric:
     """The median of values given as counts by value, with its distribution-free interval of order statistics.
 
-    The l-th smallest to the l-th largest value, l the last rank with P(Binomial(n, 1/2) < l) <= (1 - confidence) / 2
+    The l-th smallest to the l-th largest value, l the last rank with P(Binomial(n, 1/2) < l) <= TAIL
     (W. R. Thompson, Annals of Mathematical Statistics 7, 1936); it covers at least what it says, ties or not.
     """
     from scipy.special import bdtr, bdtrik
@@ -70,10 +69,9 @@ def median(counts: Mapping[float, int], confidence: float = CONFIDENCE) -> Metri
     n = sum(counts.values())
     if n == 0:
         return Metric.absent("no values")
-    tail = (1 - confidence) / 2
     # bdtrik solves for a real number of successes: the last steps settle what rounding left open.
-    rank = max(0, math.floor(bdtrik(tail, n, 0.5)) - 1) if n > 1 else 0
-    while bdtr(rank, n, 0.5) <= tail:
+    rank = max(0, math.floor(bdtrik(TAIL, n, 0.5)) - 1) if n > 1 else 0
+    while bdtr(rank, n, 0.5) <= TAIL:
         rank += 1
     wanted = [(n + 1) // 2, n // 2 + 1, *([rank, n + 1 - rank] if rank else [])]
     lower, upper, *bounds = _order_statistics(counts, wanted)
@@ -105,7 +103,7 @@ class Cluster(NamedTuple):
     total: float
 
 
-def clustered(clusters: Iterable[Cluster], confidence: float = CONFIDENCE) -> Interval | None:
+def clustered(clusters: Iterable[Cluster]) -> Interval | None:
     """The cluster-robust t interval of the mean of all rows, clusters less one degrees of freedom; None for fewer
     than two clusters.
 
@@ -116,11 +114,11 @@ def clustered(clusters: Iterable[Cluster], confidence: float = CONFIDENCE) -> In
     if len(known) < 2:
         return None
     mean, variance = _clustered_variance(known)
-    half = t_quantile(len(known) - 1, confidence) * math.sqrt(variance)
+    half = t_quantile(len(known) - 1) * math.sqrt(variance)
     return Interval(mean - half, mean + half)
 
 
-def clustered_rate(clusters: Iterable[Cluster], confidence: float = CONFIDENCE) -> Interval | None:
+def clustered_rate(clusters: Iterable[Cluster]) -> Interval | None:
     """The cluster-robust interval of a rate, totals being passes, or of points from 0 to 1; None for fewer than two
     clusters.
 
@@ -139,7 +137,7 @@ def clustered_rate(clusters: Iterable[Cluster], confidence: float = CONFIDENCE) 
         effective = float(rows)
     else:
         effective = rate * (1 - rate) / variance
-    return _score_interval(rate * effective, effective, t_quantile(len(known) - 1, confidence))
+    return _score_interval(rate * effective, effective, t_quantile(len(known) - 1))
 
 
 def _clustered_variance(clusters: Sequence[Cluster]) -> tuple[float, float]:
@@ -179,15 +177,13 @@ class Kappa(NamedTuple):
     interval: Interval
 
 
-def kappa(matrix: Sequence[Sequence[float]], confidence: float = CONFIDENCE) -> Kappa | None:
+def kappa(matrix: Sequence[Sequence[float]]) -> Kappa | None:
     """Cohen's kappa of a square confusion matrix of counts, or None where chance alone agrees always.
 
     The interval is taken on the scale of Fisher's z, with one row more spread evenly over the cells: the plain one
     (value and standard errors) holds the truth in 60 to 90 % of samples of 100 rows where a label is rare or agreement
     high, this one in 91 to 96 %.
     """
-    from scipy.special import ndtri
-
     found = kappa_error(matrix)
     if found is None:
         return None
@@ -195,7 +191,7 @@ def kappa(matrix: Sequence[Sequence[float]], confidence: float = CONFIDENCE) -> 
     smoothed = kappa_error([[count + 1 / cells for count in line] for line in matrix])
     assert smoothed is not None  # no cell is empty, so chance alone cannot agree always
     centre, error = math.atanh(smoothed[0]), smoothed[1] / (1 - smoothed[0] ** 2)
-    half = float(ndtri(0.5 + confidence / 2)) * error
+    half = Z * error
     return Kappa(found[0], Interval(min(found[0], math.tanh(centre - half)), max(found[0], math.tanh(centre + half))))
 
 
@@ -219,23 +215,25 @@ def kappa_error(matrix: Sequence[Sequence[float]]) -> tuple[float, float] | None
     return value, math.sqrt(max(0.0, diagonal + rest - correction) / n) / (1 - chance)
 
 
-def fisher(correlation: float, n: int, confidence: float = CONFIDENCE) -> Interval | None:
+def fisher(correlation: float, n: int) -> Interval | None:
     """The interval of Pearson's correlation by R. A. Fisher's z (Metron 1, 1921); None for n < 4 or a perfect one."""
-    from scipy.special import ndtri
-
     if n < 4 or abs(correlation) >= 1:
         return None
-    half = float(ndtri(0.5 + confidence / 2)) / math.sqrt(n - 3)
-    return Interval(math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half))
+    return _around(correlation, Z / math.sqrt(n - 3))
 
 
-def spearman(x: Sequence[float], y: Sequence[float], confidence: float = CONFIDENCE) -> Metric:
+def _around(correlation: float, half: float) -> Interval:
+    """So far to either side on the scale of Fisher's z."""
+    centre = math.atanh(correlation)
+    return Interval(math.tanh(centre - half), math.tanh(centre + half))
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> Metric:
     """Spearman's rank correlation of values side by side, ties at their average rank.
 
     The interval is Fisher's z with the variance of D. G. Bonett, T. A. Wright, Psychometrika 65 (2000).
     """
     import numpy as np
-    from scipy.special import ndtri
 
     n = len(x)
     if n < 3:
@@ -247,8 +245,7 @@ def spearman(x: Sequence[float], y: Sequence[float], confidence: float = CONFIDE
     value = float(np.clip(first @ second / spread, -1.0, 1.0))
     if n < 4 or abs(value) >= 1 - 1e-12:
         return Metric(value=value, n=n, reason="no interval for a perfect correlation or fewer than four rows")
-    half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
-    low, high = math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+    low, high = _around(value, Z * math.sqrt((1 + value**2 / 2) / (n - 3)))
     return Metric(value=value, low=low, high=high, n=n)
 
 
@@ -274,32 +271,29 @@ class Calibration(NamedTuple):
     false_pass: int
 
 
-def corrected_rate(passed: int, n: int, gold: Calibration, confidence: float = CONFIDENCE) -> Metric:
+def corrected_rate(passed: int, n: int, gold: Calibration) -> Metric:
     """The pass rate less the judge's error, 0 to 1, with an interval that carries the error of the calibration too;
     None with the reason where the judge is no better than chance.
 
     W. J. Rogan, B. Gladen, American Journal of Epidemiology 107 (1978); the interval by Z. Lang, J. Reiczigel,
     Preventive Veterinary Medicine 113 (2014), as in arXiv 2511.21140. The gold rows count as a sample of their own.
     """
-    from scipy.special import ndtri
-
     passes, fails = gold.true_pass + gold.false_fail, gold.true_fail + gold.false_pass
     if n == 0 or passes == 0 or fails == 0:
         return Metric.absent(
             "no row has a verdict" if n == 0 else "it needs gold rows that pass and gold rows that fail"
         )
     sensitivity, specificity = gold.true_pass / passes, gold.true_fail / fails
-    z = float(ndtri(0.5 + confidence / 2))
     # As if two more gold rows of each kind had been judged, one rightly, and z² more rows, half of which passed.
-    rate = (passed + z * z / 2) / (n + z * z)
+    rate = (passed + Z * Z / 2) / (n + Z * Z)
     found, spared = (gold.true_pass + 1) / (passes + 2), (gold.true_fail + 1) / (fails + 2)
     if sensitivity + specificity <= 1 or found + spared <= 1:
         return Metric.absent("on the gold rows the judge is no better than chance: sensitivity + specificity <= 1")
     value = min(1.0, max(0.0, (passed / n + specificity - 1) / (sensitivity + specificity - 1)))
     centre = (rate + spared - 1) / (found + spared - 1)
     error_found, error_spared = found * (1 - found) / (passes + 2), spared * (1 - spared) / (fails + 2)
-    shift = 2 * z * z * (centre * error_found - (1 - centre) * error_spared)
-    variance = rate * (1 - rate) / (n + z * z) + centre**2 * error_found + (1 - centre) ** 2 * error_spared
-    half = z * math.sqrt(variance) / (found + spared - 1)
+    shift = 2 * Z * Z * (centre * error_found - (1 - centre) * error_spared)
+    variance = rate * (1 - rate) / (n + Z * Z) + centre**2 * error_found + (1 - centre) ** 2 * error_spared
+    half = Z * math.sqrt(variance) / (found + spared - 1)
     low, high = (min(1.0, max(0.0, centre + shift + side)) for side in (-half, half))
     return Metric(value=value, low=min(low, value), high=max(high, value), n=n)
