@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from evalops import apply, catalog, dataset, document, emit, endpoint, fingerprint, plan, semantics, spec, verdicts
+from evalops import apply, catalog, document, emit, endpoint, fingerprint, plan, planning, semantics, spec, verdicts
+from evalops.datasets import dataset
 from evalops.errors import Diagnostic, EvalopsError, Severity, has_errors
+from evalops.journal import Journal
 from evalops.lock import Status, beside
 from evalops.once import Once
 from evalops.plan import Action, Known, Plan, Wanted
 from evalops.project import Project, matching
 from evalops.providers import together_request as wire
 from evalops.providers.base import Inventory, Job, Provider
-from evalops.remote import MOST_JOBS, gone, holders
+from evalops.remote import MOST_JOBS, gone, holders, opened
 
 SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv"}
 MOST_NAMES = 1000  # that are tried for one job
@@ -106,11 +108,11 @@ class Import:
             self.inventory.fetch(file.id, rows)
             wanted = self._read(text, place, rows, job)
             self._compare(wanted, parameters, job)
-            self._put(rows, place.dataset)
+            put(self.project, rows, place.dataset)
             with self._undone(place):
                 applied = self._adopt(wanted, job)
                 written.write_text(text, encoding="utf-8")
-                self._put(written, place.spec)
+                put(self.project, written, place.spec)
         self.taken.add(place.name)
         return Imported(
             job=job.id,
@@ -144,27 +146,6 @@ class Import:
             if found not in self.taken and not any(os.path.lexists(self.project.root / each) for each in place.files):
                 return place
         raise EvalopsError(Diagnostic(code="import/exists", message=f"every name like `{name}` is in use"))
-
-    def _put(self, source: Path, path: str) -> None:
-        """Moves a file into the project, where nothing may be in its way and no link leads elsewhere."""
-        target = self.project.root / path
-        for folder in reversed(Path(path).parents[:-1]):
-            if (self.project.root / folder).is_symlink():
-                raise EvalopsError(_unwritable(str(folder), "it is a symbolic link"))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.chmod(0o644)
-            with source.open("rb") as stream:
-                os.fsync(stream.fileno())
-            try:
-                target.hardlink_to(source)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links
-                with target.open("xb"):
-                    source.replace(target)
-        except OSError as error:
-            raise EvalopsError(_unwritable(path, (error.strerror or str(error)).lower())) from None
 
     @contextmanager
     def _undone(self, place: _Place) -> Iterator[None]:
@@ -273,17 +254,46 @@ class Import:
         return applied
 
 
+def put(project: Project, source: Path, path: str) -> None:
+    """Moves a file into a project, where nothing may be in its way and no link leads elsewhere. Raises EvalopsError."""
+    target = project.root / path
+    for folder in reversed(Path(path).parents[:-1]):
+        if (project.root / folder).is_symlink():
+            raise EvalopsError(_unwritable(str(folder), "it is a symbolic link"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.chmod(0o644)
+        with source.open("rb") as stream:
+            os.fsync(stream.fileno())
+        try:
+            target.hardlink_to(source)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with target.open("xb"):
+                source.replace(target)
+    except OSError as error:
+        raise EvalopsError(_unwritable(path, (error.strerror or str(error)).lower())) from None
+
+
+@contextmanager
+def begun(project: Project, to: str) -> Iterator[tuple[Import, dict[str, str]]]:
+    """An import into the folder `to` under the apply lock; and the jobs that the project has already, with their place.
+
+    Raises EvalopsError where another holds the lock, the service cannot be asked, or no spec would be found there.
+    """
+    with (
+        project.apply_lock(),
+        opened(project) as (provider, inventory),
+        Journal.open(project.state / planning.JOURNAL) as journal,
+    ):
+        once = Once(journal=journal, providers={provider.name: provider}, claimed=set())
+        yield start(project, provider, inventory, once, to), held(project, once)
+
+
 def start(project: Project, provider: Provider, inventory: Inventory, once: Once, to: str) -> Import:
     """Imports into the folder `to` of a project. Raises EvalopsError where no spec would be found there."""
-    below, globs = _below(to), project.settings.specs
-    if not matching([f"{below}name.yaml"], globs):
-        raise EvalopsError(
-            Diagnostic(
-                code="import/folder",
-                message=f"`specs` in evalops.yaml does not look for specs in `{below or './'}`",
-                hint=f"choose a folder with --to; specs are {', '.join(f'`{each}`' for each in globs)}",
-            )
-        )
+    below = below_of(project, to)
     taken = {each.evaluation.name for each in catalog.read(project).wanted}
     taken |= {entry.address for lock in project.locks()[0].values() for entry in lock.entries.values()}
     return Import(project, provider, inventory, once, below, taken)
@@ -299,6 +309,20 @@ def _paid(once: Once) -> Iterator[tuple[str, str]]:
     for intent in once.journal.intents.values():
         if intent.job:
             yield intent.address, intent.job
+
+
+def below_of(project: Project, to: str) -> str:
+    """A folder of a project as the beginning of paths. Raises EvalopsError where no spec would be found in it."""
+    below, globs = _below(to), project.settings.specs
+    if not matching([f"{below}name.yaml"], globs):
+        raise EvalopsError(
+            Diagnostic(
+                code="import/folder",
+                message=f"`specs` in evalops.yaml does not look for specs in `{below or './'}`",
+                hint=f"choose a folder with --to; specs are {', '.join(f'`{each}`' for each in globs)}",
+            )
+        )
+    return below
 
 
 def _below(to: str) -> str:

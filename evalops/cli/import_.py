@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,18 @@ from evalops.cli.output import answer, complain, open_project, project_option, s
 from evalops.errors import Diagnostic, EvalopsError, Exit
 from evalops.views.safe import line
 
+TOOLS = ("promptfoo", "openai-evals")
+
 if TYPE_CHECKING:
     from evalops.importing import Import, Imported
-    from evalops.once import Once
     from evalops.project import Project
-    from evalops.providers.base import Inventory, Job, Provider
+    from evalops.providers.base import Inventory, Job
 
 
 @click.command("import")
-@click.argument("ids", nargs=-1, metavar="[JOB_ID]...")
+@click.argument("ids", nargs=-1, metavar="[JOB_ID|PATH]...")
+@click.option("--from", "tool", type=click.Choice(TOOLS), help="PATHs are files of another tool, not jobs.")
+@click.option("--overwrite", is_flag=True, help="With --from: replace specs and rows that are there and differ.")
 @click.option("--all", "everything", is_flag=True, help="Every job that the service lists and this project lacks.")
 @click.option("--to", default="", metavar="DIR", help="The folder for the specs; default: the project folder.")
 @click.option(
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 def command(
     ids: tuple[str, ...],
     *,
+    tool: str | None,
+    overwrite: bool,
     everything: bool,
     to: str,
     provider: str,
@@ -49,38 +54,73 @@ def command(
     nothing left to do. Nothing is run and nothing is paid. Keys stay out of it: a spec names a credential, and what
     evalops.yaml has to bind is printed. No file is overwritten.
 
+    With --from, the evaluations of another tool become specs with their rows: a promptfoo config, or what the API of
+    OpenAI Evals gives for evals, runs and output items. What has no equal here is named with its place and what to do
+    instead. Nothing of them is run, looked up or fetched, and no key is copied.
+
     \b
     evalops import eval-de4c-1751308922
     evalops import --all --to imported
     evalops import --provider patronus 108 --dataset data/chat.jsonl --column task_output=answer
+    evalops import --from promptfoo promptfooconfig.yaml --to evals
+    evalops import --from openai-evals evals.json runs.json rows.jsonl --to evals
     """
+    if tool is not None:
+        if not ids or everything or dataset is not None or columns or provider != "together":
+            raise click.UsageError("--from needs PATHs, and goes with --to and --overwrite only.")
+        return _files(tool, ids, to, folder, overwrite=overwrite)
+    if overwrite:
+        raise click.UsageError("--overwrite goes with --from.")
     if provider == "patronus":
+        if everything:
+            raise click.UsageError("--all is for Together: an experiment needs rows of its own, so name each one.")
         return _experiments(ids, to, dataset, columns, folder)
     if dataset is not None or columns:
         raise click.UsageError("--dataset and --column go with --provider patronus.")
     if bool(ids) == everything:
         raise click.UsageError("name jobs, or give --all.")
-    from evalops import planning, remote
-    from evalops.journal import Journal
-    from evalops.once import Once
+    from evalops import importing
 
     project = open_project(folder)
-    with project.apply_lock(), remote.opened(project) as (service, inventory):
-        journal = Journal.open(project.state / planning.JOURNAL)
-        try:
-            once = Once(journal=journal, providers={service.name: service}, claimed=set())
-            return _import(project, service, inventory, once, ids, to)
-        finally:
-            journal.close()
+    with importing.begun(project, to) as (importer, has):
+        return _import(project, importer, has, ids)
+
+
+def _files(tool: str, paths: tuple[str, ...], to: str, folder: Path | None, *, overwrite: bool) -> int:
+    """Files of another tool. Their lines are never shown: there may be keys in them."""
+    from evalops.importers import writing
+    from evalops.views import text
+
+    project = open_project(folder)
+    try:
+        with project.apply_lock():
+            done = writing.bring(project, tool, paths, to, overwrite=overwrite)
+    except EvalopsError as error:
+        say(text.diagnostics(error.diagnostics, lambda path: ()))
+        return error.exit_code
+    for each in done.written:
+        specs = f"{each.specs} specs, " if each.specs > 1 else ""
+        rows = f"{each.rows:,} row{'s' * (each.rows != 1)} in {line(each.dataset)}"
+        answer(f"{line(each.spec)}: {specs}{rows}{'' if each.is_new else ', as before'}")
+    if done.findings:
+        say(text.diagnostics(done.findings, lambda path: ()))
+    if not done.written:
+        answer("Nothing was imported.")
+        return Exit.PROBLEM
+    say("Where these specs stand:\n  evalops plan")
+    return Exit.OK
 
 
 def _experiments(
     ids: tuple[str, ...], to: str, dataset: str | None, columns: tuple[str, ...], folder: Path | None
 ) -> int:
     """Experiments at Patronus, over rows that are here."""
-    mapped = dict(each.split("=", 1) for each in columns if "=" in each)
-    if not ids or dataset is None or len(mapped) != len(columns) or not mapped:
+    pairs = [each.partition("=") for each in columns]
+    mapped = {name: column for name, _, column in pairs}
+    if not ids or dataset is None or not pairs or not all(name and column for name, _, column in pairs):
         raise click.UsageError("--provider patronus needs EXPERIMENT, --dataset PATH and --column FIELD=COLUMN.")
+    if len(mapped) != len(columns):
+        raise click.UsageError("--column names a field twice.")
     from contextlib import closing
 
     from evalops import experiments, planning
@@ -95,20 +135,19 @@ def _experiments(
         Journal.open(project.state / planning.JOURNAL) as journal,
     ):
         once = Once(journal=journal, providers={service.name: service}, claimed=set())
+        experiments.require(project, service, dataset=dataset, columns=mapped, to=to)
         for id_ in dict.fromkeys(ids):
             taken = experiments.take(project, service, once, id_, dataset=dataset, columns=mapped, to=to)
             answer(f"{line(taken.spec)}: {taken.found:,} of {taken.rows:,} rows have results")
+            complain(taken.notes, project)
     say("Where these specs stand:\n  evalops plan")
     return 0
 
 
-def _import(
-    project: Project, provider: Provider, inventory: Inventory, once: Once, ids: tuple[str, ...], to: str
-) -> int:
+def _import(project: Project, importer: Import, has: Mapping[str, str], ids: tuple[str, ...]) -> int:
     from evalops import importing
 
-    importer = importing.start(project, provider, inventory, once, to)
-    has = importing.held(project, once)
+    inventory = importer.inventory
     found: Iterable[Job | Diagnostic] = importing.jobs(inventory, ids) if ids else _listed(inventory)
     done: list[Imported] = []
     code = Exit.OK
