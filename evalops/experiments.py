@@ -1,39 +1,43 @@
 """An experiment that was made elsewhere becomes a spec and a lock entry, over a dataset that is here.
 
 Patronus gives back results, not the texts that were judged: the rows come from the project, and are joined to the
-results by their sample ids. Nothing is run and nothing is paid. The spec is written last, so that a kill leaves none
-behind whose work would seem to be still to do.
+results by their sample ids. What all calls had in common goes into the spec. Nothing is run and nothing is paid. The
+spec is written last, so that a kill leaves none behind whose work would seem to be still to do.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
-from evalops import apply, document, emit, fingerprint, plan, semantics, sources, spec
-from evalops.dataset import Row
-from evalops.errors import Diagnostic, EvalopsError, has_errors
+from evalops import apply, document, emit, fingerprint, importing, plan, schema, semantics, sources, spec
+from evalops.datasets.dataset import Row
+from evalops.errors import Diagnostic, EvalopsError, Severity, has_errors
 from evalops.lock import beside
 from evalops.once import Once
-from evalops.patronus import Grader
+from evalops.patronus import CARRIED, READ, Grader
 from evalops.plan import Action, Known, Plan, Wanted
 from evalops.project import Project
 from evalops.providers import patronus_request as wire
 from evalops.providers.base import Provider, Request
 from evalops.providers.patronus_inventory import Experiment
+from evalops.providers.patronus_kept import Results, joined
 
-Results = Sequence[Mapping[str, Any]]
+STRATEGIES = ("never", "on-fail", "on-success", "always")
+INTERVALS = ("none", "full-history")
 
 
 class Taken(NamedTuple):
-    """What became of an experiment: its spec, and how many of its rows have results."""
+    """What became of an experiment: its spec, and how many of its rows have results. `notes` are warnings."""
 
     address: str
     spec: str
     rows: int
     found: int
+    notes: tuple[Diagnostic, ...] = ()
 
 
 class _Service(Protocol):
@@ -48,6 +52,26 @@ class _Service(Protocol):
         """Writes down its results as those of a finished job; how many rows have some."""
 
 
+def require(project: Project, provider: Provider, *, dataset: str, columns: Mapping[str, str], to: str) -> None:
+    """Raises EvalopsError for all that can be known to be wrong before the service is asked."""
+    importing.below_of(project, to)
+    known = (*READ, *CARRIED)
+    unknown = [
+        Diagnostic(
+            code="import/column",
+            message=f"`--column {name}={column}`: Patronus has no field `{name}`",
+            hint=schema.nearest(name, known) or f"its fields are {', '.join(known)}",
+        )
+        for name, column in columns.items()
+        if name not in known
+    ]
+    if unknown:
+        raise EvalopsError(*unknown)
+    draft = {"version": 1, "name": "import", "type": "classify", "provider": "patronus", "dataset": dataset}
+    more = {"evaluators": ["judge"], "patronus": {"columns": dict(columns)}}
+    _wanted(project, provider, emit.dump({**draft, **more}), "import.yaml")
+
+
 def take(
     project: Project, provider: Provider, once: Once, id_: str, *, dataset: str, columns: Mapping[str, str], to: str
 ) -> Taken:
@@ -60,38 +84,90 @@ def take(
     if not results:
         raise _problem("empty", f"the experiment `{id_}` keeps no results: its calls were made with `capture: none`")
     _refuse_twice(project, experiment)
-    graders = _graders(results)
-    name, path = _free(project, experiment.name, to)
-    value = _spec(name, experiment, graders, results, dataset, columns)
+    told = _told(results)
+    name, path = _free(project, experiment.name, importing.below_of(project, to))
+    value = _spec(name, experiment, told, results, dataset, columns)
     text = f"# Experiment {experiment.id} at Patronus, made {experiment.created_at}\n{emit.dump(value)}"
     wanted = _wanted(project, provider, text, path)
     request = provider.request(*wanted, 1)
-    by_row = _joined(request, results, columns)
-    count = service.adopt(experiment, request, graders, by_row)
+    count = service.adopt(experiment, request, told.graders, joined(request, results))
     try:
         _adopt(project, provider, once, wanted, experiment.id)
         project.write(path, text.encode("utf-8", "backslashreplace"))
     except BaseException:
         (project.root / beside(path)).unlink(missing_ok=True)
         raise
-    return Taken(name, path, wanted.identity.digests.rows or 0, count)
+    return Taken(name, path, wanted.identity.digests.rows or 0, count, tuple(_left_out(experiment, told.varying)))
 
 
-def _graders(results: Results) -> list[Grader]:
-    """The evaluators that gave the results, as they were pinned."""
-    found: dict[Grader, None] = {}
+# --- what the results tell of how they were asked for ---
+
+
+class _Told(NamedTuple):
+    """The evaluators as they were pinned, what all calls had in common, and the names of what differs among them."""
+
+    graders: tuple[Grader, ...]
+    common: Mapping[str, Any]
+    varying: tuple[str, ...]
+
+
+def _told(results: Results) -> _Told:
+    varying: list[str] = []
+
+    def one(name: str, values: Iterable[Any]) -> str | None:
+        """The value that all have."""
+        found = {each if isinstance(each, str) and each else None for each in values}
+        varying.extend([name] if len(found) > 1 else [])
+        return found.pop() if len(found) == 1 else None
+
+    asked: dict[Grader, list[Any]] = {}
     for each in results:
         criteria, revision = each.get("criteria"), each.get("criteria_revision")
         if criteria and isinstance(revision, int) and not wire.is_pinned(criteria):
             criteria = f"{criteria}:{revision}"
-        found[Grader(str(each.get("evaluator_id")), criteria or None)] = None
-    return list(found)
+        grader = Grader(str(each.get("evaluator_id")), criteria or None)
+        asked.setdefault(grader, []).append(each.get("explain_strategy"))
+    graders = tuple(
+        each._replace(explain_strategy=_among(one(f"explain_strategy of {each.name}", said), STRATEGIES))
+        for each, said in asked.items()
+    )
+    tags = [each["tags"] if isinstance(each.get("tags"), dict) else {} for each in results]
+    names = sorted({name for each in tags for name in each} - {wire.MARK})
+    known = {name: one(f"the tag {name}", (each.get(name) for each in tags)) for name in names}
+    common = {
+        "tags": {name: value for name, value in known.items() if value is not None},
+        "confidence_interval_strategy": _among(one("confidence_interval_strategy", map(_interval, results)), INTERVALS),
+        "dataset_id": one("dataset_id", (each.get("dataset_id") for each in results)),
+    }
+    return _Told(graders, {name: value for name, value in common.items() if value}, tuple(varying))
+
+
+def _among(value: str | None, known: Sequence[str]) -> str | None:
+    return value if value in known else None
+
+
+def _interval(result: Mapping[str, Any]) -> Any:
+    """How an interval was asked for, as far as a result says so."""
+    about = result.get("additional_info")
+    interval = about.get("confidence_interval") if isinstance(about, dict) else None
+    return interval.get("strategy") if isinstance(interval, dict) else None
+
+
+def _left_out(experiment: Experiment, names: Sequence[str]) -> Iterable[Diagnostic]:
+    if names:
+        listed = ", ".join(f"`{each}`" for each in names)
+        yield Diagnostic(
+            code="import/left-out",
+            message=f"the calls of the experiment {experiment.id} differ in {listed}, which a spec says once for all: "
+            "this is left out",
+            severity=Severity.WARNING,
+        )
 
 
 def _spec(
     name: str,
     experiment: Experiment,
-    graders: Sequence[Grader],
+    told: _Told,
     results: Results,
     dataset: str,
     columns: Mapping[str, str],
@@ -103,20 +179,20 @@ def _spec(
         "type": "classify" if is_classify else "score",
         "provider": "patronus",
         "dataset": dataset,
-        "evaluators": [wire.evaluator(each) for each in graders],
+        "evaluators": [wire.evaluator(each) for each in told.graders],
         "patronus": {
             **({"project_id": experiment.project_id} if experiment.project_id else {}),
             "experiment": experiment.name,
             "capture": "all",
+            **told.common,
             "columns": dict(columns),
         },
     }
 
 
-def _free(project: Project, name: str, to: str) -> tuple[str, str]:
+def _free(project: Project, name: str, below: str) -> tuple[str, str]:
     """The first name like this that no file has, and the path of its spec."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:80] or "experiment"
-    below = f"{to.strip('/')}/" if to.strip("/") else ""
     for number in range(1, 1000):
         found = plain if number == 1 else f"{plain}-{number}"
         path = f"{below}{found}.yaml"
@@ -134,7 +210,19 @@ def _refuse_twice(project: Project, experiment: Experiment) -> None:
 
 
 def _wanted(project: Project, provider: Provider, text: str, path: str) -> Wanted:
-    """The evaluation that a spec's text asks for. Raises EvalopsError with all that is wrong."""
+    """The evaluation that a spec's text asks for. Raises EvalopsError with all that is wrong.
+
+    No problem has its place in this spec, which nobody can look at yet.
+    """
+    try:
+        return _read(project, provider, text, path)
+    except EvalopsError as error:
+        problems = ((each, each.mark) for each in error.diagnostics)
+        found = (replace(each, mark=None) if at and at.path == path else each for each, at in problems)
+        raise EvalopsError(*found) from None
+
+
+def _read(project: Project, provider: Provider, text: str, path: str) -> Wanted:
     documents, problems = document.parse(text.encode("utf-8", "backslashreplace"), path)
     evaluations, more = (
         spec.load(documents[0], project.settings, project.read_text)
@@ -153,29 +241,6 @@ def _wanted(project: Project, provider: Provider, text: str, path: str) -> Wante
         raise EvalopsError(*(each for each in (*found, *more) if each.is_error))
     identity = fingerprint.identify(evaluation, provider.endpoints(evaluation), digests, provider.pins(evaluation))
     return Wanted(evaluation, identity)
-
-
-def _joined(request: Request, results: Results, columns: Mapping[str, str]) -> Callable[[Row], Results]:
-    """The results of a row: by the column with its sample id, by its key here, or by its place from 1.
-
-    Raises EvalopsError where most rows have none: then this is another dataset.
-    """
-    by_sample: dict[str, list[Mapping[str, Any]]] = {}
-    for each in results:
-        by_sample.setdefault(str(each.get("dataset_sample_id")), []).append(each)
-    column = columns.get("dataset_sample_id")
-    names: list[Callable[[str, Row], str]] = [lambda key, row: key, lambda key, row: str(row.position + 1)]
-    if column is not None:
-        names = [lambda key, row: str(row.source.get(column))]
-    for name in names:
-        at = {row.position: by_sample.get(name(key, row), []) for key, row in request.rows()}
-        if 2 * sum(map(bool, at.values())) > len(at):
-            return lambda row, at=at: at[row.position]  # type: ignore[misc]
-    raise _problem(
-        "rows",
-        "most rows of the dataset have no result in the experiment",
-        "name the column with the sample ids: --column dataset_sample_id=COLUMN",
-    )
 
 
 def _adopt(project: Project, provider: Provider, once: Once, wanted: Wanted, job: str) -> None:

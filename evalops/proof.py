@@ -10,17 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalops import evidence, git, history, paired, planning, reviewing, verdicts
+from evalops import evidence, git, history, paired, planning, reviewing, verdicts, witness
 from evalops.errors import Diagnostic, EvalopsError, Exit, Mark
 from evalops.history import MAX_VERDICTS, Revision
 from evalops.lock import Entry, Lock, Status
 from evalops.plan import Action, Change
 from evalops.planning import Planned
 from evalops.project import STATE, Project
-from evalops.providers import open_provider
 from evalops.review import Kind, Move
 from evalops.reviewing import Reviewed
-from evalops.settings import FILE
+from evalops.settings import FILE, Trusted
 from evalops.spec import NO_REGRESSION, Evaluation
 from evalops.verdicts import Section
 
@@ -49,6 +48,7 @@ class Proof:
     base: Revision | None = None
     prefix: str = ""
     is_whole: bool = True
+    trusted: Trusted | None = None
 
     @property
     def all(self) -> tuple[Diagnostic, ...]:
@@ -89,18 +89,24 @@ def check(project: Project, base: str | None = None, *, remote: bool = False) ->
     try:
         planned = planning.make(project)
     except EvalopsError as error:
-        return Proof(diagnostics=(*problems, *error.diagnostics), prefix=prefix, is_whole=False)
+        problems += error.diagnostics
+        return Proof(diagnostics=tuple(problems), prefix=prefix, is_whole=False, trusted=project.trusted)
     problems += planned.warnings
     found: dict[str, list[Diagnostic]] = {}
+    denied = {change.address for change in planned.plan.of(Action.DENIED)}
     for change in planned.plan.changes:
         found.setdefault(change.address, []).extend(_step(change))
+    for breach in planned.broken:
+        # What is in step may have run before there was the rule, or its entry is made up: nothing else would tell.
+        if breach.diagnostic.is_error and breach.address not in denied:
+            found[breach.address].append(breach.diagnostic)
     settled = _settled(planned)
     for change, entry in settled:
         found[change.address] += _result(change, entry)
     for address, diagnostic in _files(project, planned.locks, settled):
         found[address].append(diagnostic)
     if remote:
-        for address, diagnostic in _asked(project, settled):
+        for address, diagnostic in witness.heard(project, settled):
             found[address].append(diagnostic)
     revision, regressions = _regressions(project, planned, base)
     for diagnostic in regressions:
@@ -111,7 +117,9 @@ def check(project: Project, base: str | None = None, *, remote: bool = False) ->
         if each.address in found:
             found[each.address].append(each)
     checked = (Checked(address=key, mark=shown[key], diagnostics=tuple(each)) for key, each in sorted(found.items()))
-    return Proof(evaluations=tuple(checked), diagnostics=tuple(own), base=revision, prefix=prefix)
+    return Proof(
+        evaluations=tuple(checked), diagnostics=tuple(own), base=revision, prefix=prefix, trusted=project.trusted
+    )
 
 
 def _settled(planned: Planned) -> list[tuple[Change, Entry]]:
@@ -143,7 +151,7 @@ def _step(change: Change) -> Iterator[Diagnostic]:
         code, message, hint = "check/failed", change.reason, "evalops apply --retry-failed"
     elif change.action is Action.DENIED:
         code, message, hint = "check/denied", change.reason, f"see `policy` and `budget` in {FILE}"
-    elif change.action.money == "free":
+    elif change.money == "free":
         hint += " (free)"
     what = "is not in step with its lock" if code == "check/out-of-step" else "has no result"
     yield Diagnostic(
@@ -302,14 +310,3 @@ def _stray(path: str, address: str) -> Diagnostic:
         mark=Mark(path),
         hint=f"restore it with `git checkout -- {path}`",
     )
-
-
-def _asked(project: Project, settled: Iterable[tuple[Change, Entry]]) -> Iterator[tuple[str, Diagnostic]]:
-    """What the services say of the jobs that lock entries name. Raises EvalopsError where one cannot be asked."""
-    for name in evidence.RECOUNTED:
-        held = [(change, entry) for change, entry in settled if entry.provider == name and entry.job]
-        if held:
-            with contextlib.closing(open_provider(name, project)) as provider:
-                for change, entry in held:
-                    assert change.wanted is not None
-                    yield from ((entry.address, each) for each in evidence.job(change.wanted, entry, provider))

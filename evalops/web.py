@@ -6,10 +6,13 @@ import math
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from evalops.endpoint import is_loopback
+
+_LAST_YEAR = 3000  # of a time that can be meant, and that leaves room to count on from
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
@@ -37,9 +40,31 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     seconds = _seconds(value)
     if seconds is not None:
         return seconds
-    moment = _moment(value)
+    until, said = http_time(value), http_time(headers.get("date", ""))
     # Against the server's own clock where it tells the time: ours may be wrong.
-    return None if moment is None else max(0.0, moment - (_moment(headers.get("date", "")) or now()))
+    return None if until is None else max(0.0, until.timestamp() - (said.timestamp() if said else now()))
+
+
+def http_time(text: str) -> datetime | None:
+    """The time that a header tells (RFC 9110, 5.6.7), None where it tells none that can be meant."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return _meant(found) if str(found.year) in text else None  # the parser takes 0001 for 2001
+
+
+def iso_time(text: str) -> datetime | None:
+    """The time in ISO 8601, in UTC, None for what tells none that can be meant: year 1 is how some write "never"."""
+    try:
+        return _meant(datetime.fromisoformat(text))
+    except ValueError:
+        return None
+
+
+def _meant(time: datetime) -> datetime | None:
+    known = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return known.astimezone(UTC) if 1970 <= known.year <= _LAST_YEAR else None
 
 
 def _seconds(value: str) -> float | None:
@@ -48,10 +73,3 @@ def _seconds(value: str) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _moment(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -425,6 +425,17 @@ def test_the_time_of_the_service_goes_back_only_with_its_clock() -> None:
     assert seen == [1000.0, 1000.7, 1001.2, 1005.0, 500.0]
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "soon"],
+)
+def test_a_date_that_is_none_is_no_time(said: str) -> None:
+    replies = http_(200, b'{"workflow_id": "x"}', date=said)
+    with wire(replies) as server, client(server.url, now=lambda: 1000.0) as asking:
+        assert isinstance(asking.post_once(PATH, BODY), Answer)
+        assert asking.time().timestamp() == 1000.0
+
+
 def test_a_pause_that_is_too_long_is_told() -> None:
     with wire(http_(429, retry_after="3600")) as server:
         error, slept = failure(server)

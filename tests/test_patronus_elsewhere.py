@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from apply_project import Folder, truths
 from model_server import Server, serve
 from patronus_api import PatronusAPI
@@ -117,6 +119,68 @@ def test_what_cannot_be_imported_leaves_nothing(
     done = folder.run(*IMPORT, id_ or experiment)
     assert done.code == 1 and said in done.err, done
     assert sorted(path.name for path in folder.root.iterdir() if path.name != ".evalops") == before
+
+
+def test_what_all_calls_have_in_common_is_kept(folder: Folder, service: PatronusService) -> None:
+    spec = {
+        "version": 1, "name": "tone", "type": "classify", "provider": "patronus", "dataset": "rows.jsonl",
+        "evaluators": [{"evaluator": "judge", "criteria": "polite", "explain_strategy": "on-fail"}, "toxicity"],
+        "model_to_evaluate": "response",
+        "patronus": {"capture": "all", "tags": {"team": "support", "run": "1"}, "dataset_id": "d-7"},
+    }  # fmt: skip
+    (folder.root / "tone.yaml").write_text(json.dumps(spec))
+    folder.applied()
+    for number, each in enumerate(service.captured):
+        each["tags"] = {**each["tags"], "run": str(number % 2)}
+        each["additional_info"] = {"confidence_interval": {"strategy": "full-history", "lower": 0.1}}
+    toxicity = [each for each in service.captured if each["evaluator_id"].startswith("toxicity")]
+    toxicity[0]["explain_strategy"] = "never"
+    job = folder.entry()["job"]
+    (folder.root / "tone.lock").unlink()
+    (folder.root / "tone.yaml").unlink()
+    (folder.root / "tone.verdicts.jsonl").unlink()
+    shutil.rmtree(folder.root / ".evalops")
+    done = folder.run(*IMPORT, job)
+    assert done.code == 0, done
+    found = yaml.safe_load((folder.root / "tone.yaml").read_text())
+    assert found["evaluators"] == [
+        {"evaluator": "judge-large-2024-08-08", "criteria": "polite:1", "explain_strategy": "on-fail"},
+        {"evaluator": "toxicity-2024-10-27"},
+    ]
+    assert found["patronus"] == {
+        "project_id": found["patronus"]["project_id"], "experiment": "tone", "capture": "all", "tags": {"team": "support"},
+        "confidence_interval_strategy": "full-history", "dataset_id": "d-7", "columns": {"task_output": "response"},
+    }  # fmt: skip
+    assert "warning[import/left-out]" in done.err
+    assert "differ in `explain_strategy of toxicity-2024-10-27`, `the tag run`, which a spec says once" in done.err
+    assert folder.run("validate").code == 0 and folder.actions() == {"tone": "noop"}
+
+
+def test_a_fresh_clone_has_the_rows_of_an_experiment_of_others(folder: Folder, service: PatronusService) -> None:
+    assert folder.run(*IMPORT, theirs(service, truths(12))).code == 0
+    there = [each["verdict"]["value"] for each in folder.rows_of("Tone-t-1")]
+    shutil.rmtree(folder.root / ".evalops")
+    assert [each["verdict"]["value"] for each in folder.rows_of("Tone-t-1")] == there
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        (("--column", "task_outptu=response"), 1, "no field `task_outptu`"),
+        (("--column", "task_input=respones"), 1, "respones"),
+        (("--column", "task_output=other"), 64, "names a field twice"),
+        (("--column", "task_input="), 64, "FIELD=COLUMN"),
+        (("--dataset", "nowhere.jsonl"), 1, "nowhere.jsonl"),
+        (("--to", "../outside"), 1, "no folder inside the project"),
+        (("--all",), 64, "--all is for Together"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(
+    folder: Folder, service: PatronusService, changes: tuple[str, ...], code: int, said: str
+) -> None:
+    done = folder.run(*IMPORT, *changes, "101")
+    assert (done.code, service.ledger.others) == (code, 0) and said in done.err, done
+    assert "import.yaml" not in done.err and not (folder.root.parent / "outside").exists()
 
 
 def test_import_says_what_it_needs(folder: Folder) -> None:

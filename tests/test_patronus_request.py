@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from patronus_api import PatronusAPI
 from patronus_service import KEY, PatronusService
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import EvalopsError
 from evalops.patronus import Grader, Patronus
 from evalops.providers import patronus_request as wire

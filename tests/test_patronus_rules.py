@@ -14,7 +14,7 @@ from evaluations import evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import Mark, has_errors
 from evalops.patronus import Grader, Patronus, needs
 from evalops.providers import patronus_request as wire
@@ -119,6 +119,32 @@ def test_every_field_is_checked(folder: Folder, cli: Cli, changes: dict[str, Any
     found = told(folder, cli, but(**changes))
     assert len(found) == 1 and " schema/" in found[0] and named in found[0], found
     assert found[0].startswith("tone.yaml:") and ":None" not in found[0]
+
+
+APP = "use 2 to 50 letters without accents, digits, spaces, `_`, `.`, `/` and `-`"
+ID = "an id looks like 123e4567-e89b-12d3-a456-426614174000; a project's name goes in `project`"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"p_app": "x"}, "`patronus.app` must have 2 characters at the least, and `x` has 1", APP),
+        ({"p_app": ""}, '`patronus.app` must have 2 characters at the least, and `""` has none', APP),
+        ({"p_app": "naïve"}, "`patronus.app` is `naïve`, which is no name of an app at Patronus", APP),
+        ({"p_app": "x" * 51}, "`patronus.app` is longer than 50 characters", None),
+        (
+            {"p_project_id": "support"},
+            "`patronus.project_id` is `support`, which is no id of a project at Patronus",
+            ID,
+        ),
+    ],
+)
+def test_what_a_name_may_be_is_said_in_words(
+    folder: Folder, cli: Cli, changes: dict[str, Any], message: str, hint: str | None
+) -> None:
+    folder.write({"tone.yaml": but(**changes), "rows.jsonl": [ROW]})
+    (found,) = cli("validate", "--format", "json").json
+    assert (found["message"], found["hint"]) == (message, hint)
 
 
 def test_evaluators_from_the_settings_of_a_project_need_no_judge(folder: Folder, cli: Cli) -> None:

@@ -101,6 +101,16 @@ def test_what_the_service_refuses_is_refused(client: PatronusAPI, wrong: Any, fi
     assert isinstance(found.value.body, dict) and found.value.body["detail"][0]["loc"] == ["body", field]
 
 
+@pytest.mark.parametrize("tags", ['{"a": "\\ud800"}', '{"a": 1e999}', "[" * 50 + "]" * 50])
+@pytest.mark.parametrize("path", ["evaluate", "experiments"])
+def test_what_cannot_be_said_back_is_refused(
+    backend: tuple[Server, Served], models: Server, path: str, tags: str
+) -> None:
+    body = f'{{"name": "x", "evaluators": [{{"evaluator": "judge"}}], "task_output": "truth=pass", "tags": {tags}}}'
+    with httpx.Client(trust_env=False, headers={"X-API-KEY": KEY}) as http:
+        assert http.post(f"{backend[1].url}/v1/{path}", content=body).status_code == 400
+
+
 def test_a_judge_that_fails_is_a_failure_of_its_result(models: Server, client: PatronusAPI) -> None:
     models.config = Config(script=("unusable",) * 20)
     (found,) = client.evaluations.evaluate(evaluators=[{"evaluator": "judge"}], task_output="unheard of").results

@@ -17,8 +17,8 @@ from evaluations import settings as project_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import metrics
 from evalops.engine.store import JobRecord, Stored
+from evalops.metrics import summaries
 from evalops.result import Graded, Verdict, VerdictStatus
 from evalops.server.answer import Tally, decided, job, model_list, results, row
 from evalops.server.problem import Problem
@@ -77,7 +77,7 @@ def summed(evaluation: Evaluation, rows: list[Stored], file: str | None = "file-
     tally = Tally()
     for each in rows:
         tally.add(each)
-    summary = metrics.summarise(evaluation, (Graded(decided(each.verdict), None) for each in rows))
+    summary = summaries.summarise(evaluation, (Graded(decided(each.verdict), None) for each in rows))
     return results(evaluation, summary, tally, file)
 
 

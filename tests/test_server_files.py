@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -363,6 +364,18 @@ def test_a_store_that_fails_is_a_problem_without_a_path(files: Files, tmp_path: 
     file_id, token = files.announce("rows.jsonl", "eval", None, None)
     refused(507, files.open_upload, file_id, token)
     refused(507, files.open_upload, file_id, token)
+
+
+def test_a_result_file_that_cannot_be_stored_leaves_nothing(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b"{}\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # a full disk
+    try:
+        refused(507, files.add, path, id="file-x", filename="x.jsonl", purpose="eval-output", file_type="jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert on_disk(tmp_path / "files") == [".incoming"]
 
 
 def test_many_clients_at_once(files: Files) -> None:

@@ -354,6 +354,22 @@ def test_a_failure_without_a_message_still_says_something(service: Service, benc
 
 
 @pytest.mark.parametrize(
+    "said", ["", "soon", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", 7]
+)
+def test_a_job_whose_end_is_no_time_has_none(service: Service, bench: Bench, said: Any) -> None:
+    found = bench.provider.job(service.job(updated_at=said))
+    assert found and (found.status, found.finished_at) == (Status.COMPLETED, None)
+
+
+@pytest.mark.parametrize("said", ["0001-01-01T00:00:00Z", "0500-01-01T00:00:00", "9999-12-31T23:59:59-23:00"])
+def test_a_job_that_was_made_at_no_time_spoils_no_list(service: Service, bench: Bench, said: str) -> None:
+    known = service.job()
+    service.job(created_at=said)
+    listing = bench.provider.list(since="2026-01-01T00:00:00Z")
+    assert [job.id for job in listing.jobs] == [known] and not listing.is_gapless
+
+
+@pytest.mark.parametrize(
     "value",
     [
         {},
@@ -392,6 +408,9 @@ def test_a_list_with_what_cannot_be_read_is_not_taken_for_whole(service: Service
         service.job(created_at="2026-01-01T12:00:00Z")
     service.job(workflow_id="../x")
     assert not bench.provider.list(since="2026-01-01T13:00:00Z").is_complete
+    service.jobs.clear()
+    service.job(workflow_id="../x")
+    assert not bench.provider.list().is_complete
 
 
 def test_a_job_of_ours_is_known_by_mark_and_value(service: Service, bench: Bench) -> None:
@@ -486,14 +505,15 @@ def test_counts_that_differ_are_fetched_anew_next_time(service: Service, bench: 
 def test_a_file_that_cannot_be_had_loses_nothing_that_is_here(service: Service, bench: Bench) -> None:
     job = result(service)
     labels(bench, job)
-    (bench.folder.root / ".evalops").rglob("*")
     (about,) = (bench.folder.root / ".evalops").rglob(f"{job}.json")
     about.unlink()
     service.odd = lambda asked: none() if asked.path.endswith("/content") else None
     assert "provider/not-found" in problem(lambda: labels(bench, job))
     assert len(list((bench.folder.root / ".evalops").rglob(f"{job}.jsonl"))) == 1
     service.odd = lambda asked: None
+    service.asked  # noqa: B018 - forgets
     assert labels(bench, job) == ["rude", "polite", "polite"]
+    assert "GET /files/file-result/content" in service.asked  # what is here is of another answer
 
 
 @pytest.mark.parametrize("results", [None, {}, {"result_file_id": None}, {"result_file_id": "../x"}, [], "x"])

@@ -14,7 +14,7 @@ from evaluations import evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import EvalopsError
 from evalops.providers import together_rows
 from evalops.result import Verdict, VerdictStatus

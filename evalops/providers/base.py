@@ -13,11 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic
 from evalops.fingerprint import Identity
 from evalops.lock import Status
+from evalops.meter import Meter
 from evalops.result import Usage, Verdict
 from evalops.spec import Evaluation
 
@@ -69,6 +70,14 @@ class Listing(NamedTuple):
     is_complete: bool
     at: str = ""
     is_gapless: bool = False
+
+
+class Left(NamedTuple):
+    """What going on with a job takes: calls at the most and at the least, and in words which rows they are for."""
+
+    calls: int
+    fewest: int
+    why: str = ""
 
 
 class Refused(NamedTuple):
@@ -138,8 +147,14 @@ class Provider(Protocol):
     def submit(self, request: Request) -> Job | Refused | Unclear:
         """Ask for the job, once."""
 
-    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> AbstractContextManager[Following]:
-        """Wait for jobs, or carry them out and on; without a request, one that runs here is left alone."""
+    def follow(
+        self, work: Sequence[tuple[Job, Request | None]], meter: Meter | None = None, at_once: int | None = None
+    ) -> AbstractContextManager[Following]:
+        """Wait for jobs, or carry them out and on; without a request, one that runs here is left alone.
+
+        Where calls are made here, `meter` is asked before each, and a job that it stops is cancelled with the reason.
+        `at_once` bounds how many calls of a service are under way.
+        """
 
     def list(self, since: str | None = None) -> Listing:
         """The jobs the provider has, newest first. `since` is RFC 3339."""

@@ -6,7 +6,6 @@ in our own words, with every secret masked.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.cookiejar
 import json
@@ -21,7 +20,6 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -34,7 +32,7 @@ from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.providers.base import Refused, Unclear
 from evalops.secret import Secret, redact
 from evalops.settings import Credential
-from evalops.web import proxy_for, retry_after
+from evalops.web import http_time, proxy_for, retry_after
 
 MAX_REPLY = 1 << 20  # bytes of the answer to a write; it holds an id
 MAX_READ = 64 << 20  # bytes of a list of jobs, each with its templates
@@ -325,8 +323,8 @@ class Client:
         except httpx.HTTPError:
             flaw = "data that broke off"
         headers = {name.lower(): value for name, value in response.headers.items()}
-        with contextlib.suppress(ValueError):
-            offset = parsedate_to_datetime(headers.get("date", "")).timestamp() - self._clock()
+        if (said := http_time(headers.get("date", ""))) is not None:
+            offset = said.timestamp() - self._clock()
             # A date is cut to seconds: of two that differ by less, the greater is nearer the truth.
             if self._offset is None or not 0 <= self._offset - offset < 1:
                 self._offset = offset

@@ -15,21 +15,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from evalops import endpoint, evaluators, sources
+from evalops import endpoint, sources
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError
+from evalops.evaluators import kinds
 from evalops.fingerprint import Identity, canonical, sha256
 from evalops.lock import Status
+from evalops.meter import Meter
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Job, Listing, Notice, Progress, Refused, Request, Unclear
-from evalops.result import Usage, Verdict
+from evalops.result import Usage, Value, Verdict
 from evalops.settings import Settings
 from evalops.spec import Evaluation, Model
 
 if TYPE_CHECKING:
     from evalops.engine.run import Target, Work
     from evalops.engine.runtime import Runtime
-    from evalops.engine.store import JobRecord, Store
+    from evalops.engine.store import JobRecord, Store, Used
 
 STORE = "store.sqlite"
 AT_ONCE = 8  # jobs under way at the same time; their calls share one limiter an endpoint
@@ -111,8 +113,10 @@ class Local:
         )
         return _job(self._store.add_job(record))
 
-    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> Following:
-        return Following(self, self._project, work)
+    def follow(
+        self, work: Sequence[tuple[Job, Request | None]], meter: Meter | None = None, at_once: int | None = None
+    ) -> Following:
+        return Following(self, self._project, work, meter or Meter(self._settings.budget))
 
     def list(self, since: str | None = None) -> Listing:
         if not (self._project.state / STORE).exists():
@@ -139,25 +143,31 @@ class Local:
             for stored in self._store.rows(job):
                 yield stored.verdict, stored.detail
 
+    def counts(self, job: str) -> Mapping[tuple[str, Value], int]:
+        """The rows of a job by status and value, as far as it is; whichever process runs it."""
+        from evalops.engine import store
+
+        return store.counts(self._project.state / STORE, job)
+
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
-        total: dict[str, list[int | None]] = {}
-        saved = 0
-        for _, detail in self._stored(job):
-            saved += detail.get("saved", 0)
-            for model, used in detail.get("usage", {}).items():
-                sums = total.setdefault(model, [0, 0, 0, 0])
-                total[model] = [None if None in (x, y) else x + y for x, y in zip(sums, used, strict=True)]
-        calls, kept, prompt, completion = (sum(used[i] or 0 for used in total.values()) for i in range(4))
-        if any(None in used for used in total.values()):
-            return Usage(calls=calls, kept=kept, saved=saved, reason="an endpoint does not count tokens")
-        cost, reason = self._cost(evaluation, total)
-        return Usage(
-            calls=calls,
-            kept=kept,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            cost=cost,
+        if not (self._project.state / STORE).exists():
+            return Usage()
+        found = self._store.usage(job)
+        saved = sum(stored.detail.get("saved", 0) for stored in self._store.rows(job))
+        used = Usage(
+            calls=sum(each.calls for each in found.values()),
+            kept=sum(each.kept for each in found.values()),
             saved=saved,
+            averages={stage: _averages(each) for stage, each in found.items() if each.replies},
+        )
+        if any(each.uncounted for each in found.values()):
+            return replace(used, reason="an endpoint does not count tokens")
+        cost, reason = self._cost(evaluation, found)
+        return replace(
+            used,
+            prompt_tokens=sum(each.prompt for each in found.values()),
+            completion_tokens=sum(each.completion for each in found.values()),
+            cost=cost,
             reason=reason,
         )
 
@@ -186,7 +196,7 @@ class Local:
 
     def _code(self, function: str) -> str | None:
         """The digest of a function's code, None where it is not the project's own. Nothing is imported."""
-        files = evaluators.code(function, self._project.files())
+        files = kinds.code(function, self._project.files())
         return sha256(canonical([[path, sha256(self._project.read(path))] for path in files])) if files else None
 
     def _function(self, evaluation: Evaluation, code: Any = None) -> Callable[..., Any] | None:
@@ -230,27 +240,29 @@ class Local:
                 problems += error.diagnostics
         return tuple(dict.fromkeys(problems))
 
-    def _cost(
-        self, evaluation: Evaluation, total: Mapping[str, Sequence[int | None]]
-    ) -> tuple[float | None, str | None]:
+    def _cost(self, evaluation: Evaluation, found: Mapping[str, Used]) -> tuple[float | None, str | None]:
         """The money of one job, or why it is not known. What runs on this machine costs none."""
-        embedded = {model.model for model in evaluation.models if self._endpoint(evaluation, model).is_embedded}
         cost = 0.0
-        for model, (_, _, prompt, completion) in total.items():
-            price = self._settings.prices.get(model)
+        for model in evaluation.models:
+            used, price = found.get(model.stage), self._settings.prices.get(model.model)
+            if used is None or not used.calls:
+                continue
             if price is not None:
-                cost += ((prompt or 0) * price.input + (completion or 0) * price.output) / 1e6
-            elif model not in embedded:
-                return None, f"no price for {model} in evalops.yaml"
+                cost += price.of(used.prompt, used.completion)
+            elif not self._endpoint(evaluation, model).is_embedded:
+                return None, f"no price for {model.model} in evalops.yaml"
         return cost, None
 
 
 class Following:
     """The events of local jobs, from a thread that runs the engine. A context: leaving it ends the thread."""
 
-    def __init__(self, local: Local, project: Project, work: Sequence[tuple[Job, Request | None]]) -> None:
+    def __init__(
+        self, local: Local, project: Project, work: Sequence[tuple[Job, Request | None]], meter: Meter
+    ) -> None:
         self._local = local
         self._project = project
+        self._meter = meter
         self._requests = [(job, request) for job, request in work if request]
         self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         self._reported: dict[str, float] = {}
@@ -347,7 +359,17 @@ class Following:
             except EvalopsError as error:
                 self._finish(store, job.id, Status.FAILED, str(error), error.diagnostics[0].hint)
             else:
+                self._begin(store, work)
                 yield work
+
+    def _begin(self, store: Store, work: Work) -> None:
+        """What a job has taken before counts for the budget; where tokens were not counted, its calls do."""
+        used = store.usage(work.job)
+        cost = 0.0
+        for model in work.evaluation.models:
+            price, found = work.prices.get(model.model), used.get(model.stage)
+            cost += price.of(found.prompt, found.completion) if price and found else 0.0
+        self._meter.begin(work.job, calls=sum(each.calls for each in used.values()), cost=cost)
 
     async def _work(self, job: Job, request: Request, runtime: Runtime, settings: Settings) -> Work:
         from evalops.engine import evaluator
@@ -373,6 +395,8 @@ class Following:
             targets=tuple(targets),
             max_error_rate=settings.limits.max_error_rate,
             evaluate=evaluate,
+            meter=self._meter,
+            prices=settings.prices,
         )
 
     def _report(self, job: str, done: int, counts: Mapping[str, int]) -> None:
@@ -396,6 +420,12 @@ def _function_of(evaluation: Evaluation) -> str | None:
     """The `module:function` of an evaluator of kind python."""
     evaluator = evaluation.evaluator
     return evaluator.function if evaluator and evaluator.kind == "python" else None
+
+
+def _averages(used: Used) -> dict[str, float]:
+    """The tokens of one reply, rounded: a lockfile is read by people."""
+    found = {"prompt_tokens": used.all_prompt, "completion_tokens": used.all_completion}
+    return {name: round(total / used.replies, 1) for name, total in found.items()}
 
 
 def _total(request: Request) -> int:

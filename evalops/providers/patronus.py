@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from evalops import endpoint, sources, voting
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
-from evalops.fingerprint import Identity, canonical, sha256
+from evalops.fingerprint import Identity, sha256
 from evalops.lock import Status
+from evalops.meter import Meter
 from evalops.patronus import Grader, Patronus
 from evalops.project import Project
+from evalops.providers import patronus_kept, patronus_left, patronus_rows
 from evalops.providers import patronus_request as wire
-from evalops.providers import patronus_rows
 from evalops.providers import patronus_rules as rules
-from evalops.providers.base import Job, Listing, Refused, Request, Unclear
+from evalops.providers.base import Job, Left, Listing, Refused, Request, Unclear
 from evalops.providers.client import Client, key_of
-from evalops.providers.patronus_call import Caller, Work, log_id
-from evalops.providers.patronus_inventory import MOST_SOUGHT, Experiment, Service
+from evalops.providers.patronus_call import Caller, Work
+from evalops.providers.patronus_inventory import Experiment, Service
+from evalops.providers.patronus_kept import Kept
 from evalops.providers.patronus_loop import UNDONE, Following, Run, now
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Usage, Verdict
@@ -120,7 +120,7 @@ class Provider:
         """Pins the evaluators, unless the job is there and has its own."""
         record = self._record(request)
         pairs = _told(record) if record else self._pairs(request.evaluation)
-        return replace(request, sent={"evaluators": [[list(one), list(other)] for one, other in pairs]})
+        return replace(request, sent={"evaluators": _as_json(pairs)})
 
     def submit(self, request: Request) -> Job | Refused | Unclear:
         from evalops.engine.store import JobRecord
@@ -168,10 +168,14 @@ class Provider:
         made = self._service.create(project_id, name[:100], mark, metadata)
         return made.id, now(), True, pairs
 
-    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> Following:
+    def follow(
+        self, work: Sequence[tuple[Job, Request | None]], meter: Meter | None = None, at_once: int | None = None
+    ) -> Following:
         own = [(job, request) for job, request in work if request is not None]
         workers = max((_asked(request).num_workers or WORKERS for _, request in own), default=1)
-        return Following(own, self._start, self._store, self._service, self._caller, workers)
+        workers = min(workers, at_once or workers)
+        meter = meter or Meter(self._settings.budget)
+        return Following(own, self._start, self._store, self._service, self._caller, workers, meter)
 
     def _caller(self, pace: Pace, notice: Callable[[str], None]) -> Caller:
         return Caller(self._client, self._service, pace, notice)
@@ -183,16 +187,10 @@ class Provider:
         is_resumed = record.started_at is not None
         self._store.start(job.id, Status.RUNNING.value, now())
         kept, errors = self._store.finished(job.id, request.identity.digests.rows or 0)
-        work = Work(
-            asked=_asked(request),
-            graders=_told(record),
-            mark=wire.mark(request.identity.fingerprint, request.generation),
-            experiment=json.loads(record.request or "{}").get("experiment"),
-        )
         return Run(
             job=job,
             request=request,
-            work=work,
+            work=_work(request, _told(record), json.loads(record.request or "{}").get("experiment")),
             max_error_rate=Limits().max_error_rate,
             is_resumed=is_resumed,
             kept=kept,
@@ -234,24 +232,47 @@ class Provider:
                     continue
                 yield voting.combined(request.evaluation, stored.verdict) if request else stored.verdict, stored.detail
         elif request is not None and _asked(request).can_look_up:
-            yield from self._kept(job, request)
+            found = self.kept(job, request)
+            yield from found.rows if found else ()
 
-    def _kept(self, job: str, request: Request) -> Iterator[tuple[Verdict, dict[str, Any]]]:
-        """The rows of a job that another machine ran, found by their log ids."""
+    def kept(self, job: str, request: Request) -> Kept | None:
+        """The rows of a job as the service keeps them, None where it has no such job; this machine does not count."""
         mark = wire.mark(request.identity.fingerprint, request.generation)
         experiment = self._service.experiment(job)
         if experiment is None and job != f"app-{mark}":
-            return
+            return None
+        work = self._begun(experiment, request)
+        is_ours = experiment is None or experiment.tags.get(wire.MARK) == mark
+        if experiment is None or is_ours:
+            found = patronus_kept.rows(self._service, work, request.rows())
+        else:
+            found = patronus_kept.of_others(self._service, work, experiment, request)
+        return Kept((self._read(each, request) for each in found), is_ours)
+
+    def _read(self, kept: patronus_kept.One, request: Request) -> tuple[Verdict, dict[str, Any]]:
+        results = {name: each.masked(self._client.masked) for name, each in kept.results.items()}
+        verdict = patronus_rows.verdict(request.evaluation, kept.key, results)
+        return verdict, patronus_rows.detail(results, log_id=kept.log_id, calls=0)
+
+    def _begun(self, experiment: Experiment | None, request: Request) -> Work:
+        """What all rows of a job share that another machine began."""
         pairs = (_pins_of(experiment) if experiment else []) or self._pairs(request.evaluation)
-        work = Work(asked=_asked(request), graders=pairs, mark=mark, experiment=job)
-        rows = request.rows()
-        while part := list(islice(rows, MOST_SOUGHT)):
-            ids = [log_id(work, row) for _, row in part]
-            found = self._service.find(ids)
-            for (key, _), id_ in zip(part, ids, strict=True):
-                results = patronus_rows.captured(found[id_], pairs, mark)
-                verdict = patronus_rows.verdict(request.evaluation, key, results)
-                yield verdict, patronus_rows.detail(results, log_id=id_, calls=0)
+        return _work(request, pairs, experiment.id if experiment else None)
+
+    def left(self, job: str, request: Request, *, retry: bool, ask: bool) -> Left:
+        """The calls that going on with a job takes: for the rows that are neither here nor kept by the service.
+
+        With `retry` a job that failed goes on as well. Without `ask` the service is not asked what it keeps.
+        """
+        record = self._store.job(job) if self._has_store else None
+
+        def whole(rows: patronus_left.Rows) -> int:
+            begun = None if record else self._begun(self._service.experiment(job), request)
+            work = begun or _work(request, _told(record) if record else [], None)
+            return sum(each.is_whole(work) for each in patronus_kept.rows(self._service, work, rows))
+
+        stored = self._store.rows(job) if record else ()
+        return patronus_left.left(request, record, stored, whole if ask else None, retry=retry)
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
         calls = tokens = 0
@@ -299,32 +320,8 @@ class Provider:
         results: Callable[[Row], Results],
     ) -> int:
         """Writes down the results of an experiment as those of a finished job; how many rows have some."""
-        from evalops.engine.store import JobRecord
-
-        pairs = [(each, each) for each in graders]
-        told = json.dumps({"evaluators": _as_json(pairs), "experiment": experiment.id})
-        identity = request.identity
-        at = experiment.created_at or now()
-        record = self._store.add_job(
-            JobRecord(
-                experiment.id, identity.fingerprint, 1, "pending", None, identity.digests.rows or 0, at, request=told
-            )
-        )
-        if record.fingerprint != identity.fingerprint:
-            message = f"the experiment {experiment.id} is here already as other work"
-            raise EvalopsError(Diagnostic(code="import/exists", message=message))
-        count, use = 0, sources.uses(request.evaluation)
-        for key, row in request.rows():
-            given = results(row)
-            found = patronus_rows.captured(given, pairs, None)
-            verdict = patronus_rows.verdict(request.evaluation, key, found)
-            log = str(given[0].get("log_id")) if given else ""
-            detail = patronus_rows.detail(found, log_id=log, calls=0)
-            checksum = zlib.crc32(canonical(use.used(row.source))) or 1
-            self._store.add_row(experiment.id, row.position, verdict, detail, checksum)
-            count += bool(given)
-        self._store.set_status(experiment.id, Status.COMPLETED.value, None, now())
-        return count
+        told = {"evaluators": _as_json([(each, each) for each in graders]), "experiment": experiment.id}
+        return patronus_kept.adopt(self._store, experiment, request, json.dumps(told), graders, results)
 
     def place(self, project: str, name: str, mark: str) -> str:
         """The experiment that carries this mark, made where there is none."""
@@ -398,6 +395,11 @@ class Provider:
 
 
 _Pairs = Sequence[tuple[Grader, Grader]]
+
+
+def _work(request: Request, pairs: _Pairs, experiment: str | None) -> Work:
+    mark = wire.mark(request.identity.fingerprint, request.generation)
+    return Work(asked=_asked(request), graders=pairs, mark=mark, experiment=experiment)
 
 
 def _asked(request: Request) -> Patronus:

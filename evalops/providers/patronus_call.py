@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import EvalopsError
 from evalops.patronus import Grader, Patronus
 from evalops.providers import patronus_request as wire
@@ -20,7 +19,7 @@ from evalops.providers.client import Answer, Client, Lost
 from evalops.providers.patronus_inventory import Service
 from evalops.providers.patronus_pace import Pace
 from evalops.providers.patronus_rows import Result, answered, captured
-from evalops.web import retry_after
+from evalops.web import http_time, retry_after
 
 ATTEMPTS = 5  # of a call that was taken, or may have been
 MOST_REFUSED = 100  # times that a row is told to come back later
@@ -259,10 +258,8 @@ def _asked_pause(got: Answer) -> float:
 
 def _to_next_minute(got: Answer) -> float:
     """Seconds until the minute ends by the service's clock, which counts calls by the minute."""
-    try:
-        return 60.0 - parsedate_to_datetime(got.headers.get("date", "")).second
-    except (ValueError, TypeError):
-        return 60.0
+    said = http_time(got.headers.get("date", ""))
+    return 60.0 - said.second if said else 60.0
 
 
 def _remaining(got: Answer, header: str) -> int | None:

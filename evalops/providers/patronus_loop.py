@@ -22,13 +22,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evalops import sources
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import EvalopsError
 from evalops.fingerprint import canonical
 from evalops.lock import Status
+from evalops.meter import Meter, OverBudget
 from evalops.providers import patronus_rows
 from evalops.providers.base import Event, Finished, Job, Notice, Progress, Request
-from evalops.providers.patronus_call import Caller, Fatal, Landed, Spent, Stopped, Work, log_id
+from evalops.providers.patronus_call import LOST, Caller, Fatal, Landed, Spent, Stopped, Work, log_id
 from evalops.providers.patronus_inventory import MOST_SOUGHT, Service
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Verdict, VerdictStatus
@@ -40,6 +41,7 @@ REPORT_EVERY = 0.1  # seconds between two reports of a job
 STEP = 0.2  # seconds after which a stop is heeded
 PATIENCE, PATIENCE_NOW = 60.0, 0.5  # seconds that calls under way have to end
 SENT = "lost_reply"  # why a row has no verdict that was sent, and that nothing is known of
+DOUBTFUL = frozenset({SENT, LOST})  # why a row has none that may have been billed all the same
 UNDONE = "not_carried_out"  # why a row is none yet: it was put down to be sent, and was not carried out
 
 
@@ -78,6 +80,7 @@ class Run:
     is_resumed: bool
     kept: Sequence[int]  # the checksums of the rows that are there, else 0
     errors_kept: int  # of them
+    last: str | None = None  # what the last row said that ended in an error
     counts: Counter[str] = field(default_factory=Counter)
     repeated: list[str] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
@@ -109,9 +112,11 @@ class Following:
         service: Service,
         caller: Callable[[Pace, Callable[[str], None]], Caller],
         workers: int,
+        meter: Meter,
     ) -> None:
         self._work, self._start, self._store, self._service = work, start, store, service
-        self._workers, self._pace = workers, Pace(workers)
+        self._workers, self._pace, self._meter = workers, Pace(workers), meter
+        self._counted: set[int] = set()  # rows under way, by position, whose last call the meter has counted
         self._said: queue.SimpleQueue[_Said] = queue.SimpleQueue()
         self._callers = caller
         self._todo: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -129,13 +134,8 @@ class Following:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop(now=kind is not None or self._is_now)
-        self._let_go()
-        until = time.monotonic() + (PATIENCE_NOW if self._is_now else PATIENCE)
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
         with suppress(*((EvalopsError,) if kind else ())):  # what cannot be written has been told then
-            while not self._said.empty():
-                self._put_down(self._said.get())
+            self._land()
             self._store.flush()
 
     def stop(self, *, now: bool = False) -> None:
@@ -150,11 +150,21 @@ class Following:
                 return
             yield from self._carry_out(job, request)
 
+    def _land(self) -> None:
+        """Waits a moment for the calls under way, and writes down everything that was answered: it is paid for."""
+        self._let_go()
+        until = time.monotonic() + (PATIENCE_NOW if self._is_now else PATIENCE)
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        while not self._said.empty():
+            self._put_down(self._said.get())
+
     # --- in the thread that iterates ---
 
     def _carry_out(self, job: Job, request: Request) -> Iterator[Event]:
         try:
             run = self._run = self._start(job, request)
+            self._meter.begin(job.id, calls=self._calls(job), cost=0.0)
         except EvalopsError as error:
             yield self._finish(job, Status.FAILED, str(error))
             return
@@ -176,7 +186,13 @@ class Following:
             if time.monotonic() - reported >= REPORT_EVERY:
                 reported = time.monotonic()
                 yield Progress(job=job.id, done=run.done, total=run.total, counts=dict(run.counts))
+        if left:
+            self._land()
         yield from self._end(run)
+
+    def _calls(self, job: Job) -> int:
+        """The calls that a job has taken before."""
+        return sum(stored.detail.get("calls", 0) for stored in self._store.rows(job.id))
 
     def _begin(self, run: Run) -> int:
         """Starts the threads of a job; how many there are."""
@@ -237,7 +253,8 @@ class Following:
             run.counts[verdict.status.value] += 1
             run.repeated += [landed.log_id] if landed.is_repeated or run.is_resumed else []
             if verdict.status is VerdictStatus.ERROR and (problem := self._too_many(run)):
-                self._give_up(Fatal(f"{problem}; the last: {verdict.feedback}"))
+                run.last = run.last or verdict.feedback
+                self._give_up(Fatal(problem))
 
     def _too_many(self, run: Run) -> str | None:
         """What is said where more rows ended in an error than may, those of before counted."""
@@ -261,8 +278,12 @@ class Following:
             rest = run.total - run.done
             message = f"the monthly quota of Patronus is spent: {run.done:,} of {run.total:,} rows are done and kept"
             yield self._finish(run.job, Status.CANCELLED, f"{message}, {rest:,} are to do")
+        elif isinstance(ending, OverBudget):
+            message = f"{ending}; {run.done:,} of {run.total:,} rows are done and kept"
+            yield self._finish(run.job, Status.CANCELLED, message)
         elif isinstance(ending, Fatal | EvalopsError):
-            yield self._finish(run.job, Status.FAILED, str(ending))
+            last = f"; the last: {run.last}" if run.last else ""
+            yield self._finish(run.job, Status.FAILED, f"{ending}{self._doubt(run)}{last}")
         elif ending is not None:
             self._finish(run.job, Status.FAILED, f"a bug of evalops stopped the job: {type(ending).__name__}")
             raise ending
@@ -272,10 +293,20 @@ class Following:
             message = "the dataset changed while the job ran: apply again to run the new rows"
             yield self._finish(run.job, Status.FAILED, message)
         elif (problem := self._too_many(run)) is not None:
-            yield self._finish(run.job, Status.FAILED, problem)
+            yield self._finish(run.job, Status.FAILED, problem + self._doubt(run))
         else:
             yield from self._doubles(run)
             yield self._finish(run.job, Status.COMPLETED, None)
+
+    def _doubt(self, run: Run) -> str:
+        """What trying again may cost once more; nothing where every result is kept, and so is found."""
+        if run.work.asked.can_look_up:
+            return ""
+        lost = sum(each.verdict.reason in DOUBTFUL for each in self._store.rows(run.job.id))
+        if not lost:
+            return ""
+        what = f"the answers of {lost:,} rows were lost" if lost > 1 else "the answer of one row was lost"
+        return f"; {what}, and may be billed twice: `--retry-failed` asks once more"
 
     def _doubles(self, run: Run) -> Iterator[Notice]:
         """Calls that were made again and kept twice all the same: the search of the service was behind."""
@@ -315,8 +346,14 @@ class Following:
     def _mark(self, run: Run, item: _Item) -> bool:
         """Where a lost answer must not lead to another call, a row is put down before it is sent: a kill loses it.
 
-        Whether it may be sent.
+        Whether it may be sent, which the budget decides too.
         """
+        try:
+            self._meter.take(run.job.id)
+        except OverBudget as over:
+            self._said.put(over)
+            return False
+        self._counted.add(item.row.position)
         if not run.puts_down:
             return True
         sent = _Sent(item)
@@ -328,6 +365,9 @@ class Following:
 
     def _take_back(self, run: Run, item: _Item) -> None:
         """A row that was put down, and was not carried out, is to do again whatever comes next."""
+        if item.row.position in self._counted:
+            self._counted.discard(item.row.position)
+            self._meter.give_back(run.job.id)
         if run.puts_down:
             self._said.put(_Sent(item, is_undone=True))
 

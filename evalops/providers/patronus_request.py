@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.patronus import Grader, Patronus
 
 EVALUATE = "/v1/evaluate"

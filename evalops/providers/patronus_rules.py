@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from evalops.dataset import Occurrences, Row
+from evalops.datasets.dataset import Occurrences, Row
 from evalops.errors import Diagnostic, Mark, Severity
 from evalops.fingerprint import canonical, sha256
 from evalops.patronus import LABELS, PASS, Patronus, needs

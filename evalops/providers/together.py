@@ -6,6 +6,7 @@ is known again by all its parameters.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -15,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evalops import endpoint, sources
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
-from evalops.fingerprint import Identity
+from evalops.fingerprint import Identity, canonical
 from evalops.lock import Status
+from evalops.meter import Meter
 from evalops.project import Project
 from evalops.providers import together_models, together_rows, together_uploads
 from evalops.providers import together_request as wire
@@ -32,6 +34,7 @@ from evalops.result import Usage, Verdict
 from evalops.secret import Secret
 from evalops.settings import Credential, Remote
 from evalops.spec import Evaluation, Model
+from evalops.web import iso_time
 
 URL = "https://api.together.ai"
 HOSTS = (URL, "https://api.together.xyz")
@@ -165,9 +168,21 @@ class Together:
         if request.evaluation.dataset.file_id is not None:
             file, checksum = together_uploads.confirm(self._project, self._files, request.evaluation)
         else:
-            file, checksum = self._files.put(together_rows.upload(request.rows(), self._columns(request.evaluation)))
+            rows = self._as_planned(request)
+            file, checksum = self._files.put(together_rows.upload(rows, self._columns(request.evaluation)))
         sent = wire.body(request.evaluation, wire.parameters(request.evaluation, file, {}, mark=self._marker(request)))
         return replace(request, file=file, sha256=checksum, sent=json.loads(wire.encode(sent)))
+
+    def _as_planned(self, request: Request) -> Iterator[tuple[str, Row]]:
+        """The rows; at their end EvalopsError where they are not those of the plan, before any of them is sent."""
+        use, digest = sources.uses(request.evaluation), hashlib.sha256()
+        for key, row in request.rows():
+            digest.update(canonical(use.used(row.source)) + b"\n")
+            yield key, row
+        if digest.hexdigest() != request.identity.digests.submitted:
+            message = "the dataset changed since the plan was made: nothing of it was sent"
+            mark = request.evaluation.places.mark("dataset")
+            raise EvalopsError(Diagnostic(code="dataset/changed", message=message, mark=mark, hint="evalops apply"))
 
     # --- the one request that costs money ---
 
@@ -199,11 +214,14 @@ class Together:
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise EvalopsError(unreadable("its list of jobs is none"))
         jobs = [job for job in map(_job, found) if job]
-        times = [_time(job.created_at) for job in jobs]
-        is_ordered = len(jobs) == len(found) and times == sorted(times, reverse=True)
-        is_complete = len(found) < MOST_LISTED or (since is not None and is_ordered and times[-1] < _time(since) - SKEW)
+        times = [datetime.fromisoformat(job.created_at) for job in jobs]
+        is_readable = len(jobs) == len(found)  # else what is missing may be there
+        is_ordered = is_readable and times == sorted(times, reverse=True)
+        until = datetime.fromisoformat(since) - SKEW if since else None
+        is_whole = is_readable and len(found) < MOST_LISTED
+        is_complete = is_whole or (until is not None and is_ordered and times[-1] < until)
         return Listing(
-            sorted(jobs, key=lambda job: _time(job.created_at), reverse=True),
+            sorted(jobs, key=lambda job: job.created_at, reverse=True),
             is_complete,
             _stamp(self._client.time() - timedelta(seconds=time.monotonic() - asked)),  # it may be as old as that
             is_gapless=is_ordered,
@@ -253,7 +271,9 @@ class Together:
             if wire.same_work(sent, told, with_file=False):
                 yield replace(job, fingerprint=identity.fingerprint, generation=int(generation))
 
-    def follow(self, work: Sequence[tuple[Job, Request | None]]) -> Following:
+    def follow(
+        self, work: Sequence[tuple[Job, Request | None]], meter: Meter | None = None, at_once: int | None = None
+    ) -> Following:
         jobs = [job for job, _ in work]
         return Following(jobs, self._look, lag=self.visibility_lag, now=lambda: self._client.time(), sleep=self._sleep)
 
@@ -380,35 +400,29 @@ class Together:
 
 def _job(value: Mapping[str, Any]) -> Job | None:
     """A job as the service describes it, None for what is no such description."""
-    id_, created = value.get("workflow_id"), value.get("created_at")
-    if not isinstance(id_, str) or not ID.fullmatch(id_) or not isinstance(created, str) or _time(created) is None:
+    id_, said = value.get("workflow_id"), value.get("created_at")
+    created = iso_time(said) if isinstance(said, str) else None
+    if not isinstance(id_, str) or not ID.fullmatch(id_) or created is None:
         return None
     word = str(value.get("status", ""))[:80]
     status = _STATUS.get(word, Status.RUNNING)
     results = value.get("results")
     message = results.get("error") if isinstance(results, dict) else None
     updated = value.get("updated_at")
+    ended = iso_time(updated) if isinstance(updated, str) and not status.is_open else None
     return Job(
         id=id_,
         fingerprint="",
         generation=1,
         status=status,
         provider_status=word,
-        created_at=_stamp(_time(created)),
-        finished_at=_stamp(_time(updated)) if not status.is_open and isinstance(updated, str) else None,
+        created_at=_stamp(created),
+        finished_at=_stamp(ended) if ended else None,
         message=(str(message)[:500] if message else f"Together says `{word}`") if status is Status.FAILED else None,
         told={"type": value.get("type"), "parameters": value.get("parameters")},
         results=results if isinstance(results, dict) else None,
     )
 
 
-def _time(text: str) -> Any:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _stamp(time: Any) -> str:
-    return str(time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+def _stamp(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -182,8 +182,8 @@ class Files:
                 message = f"the job {job} has no result file: Together says `{status}` of it"
                 raise EvalopsError(Diagnostic(code="together/no-result", message=message))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(f"{name}.json", counts)
             self._client().download(wire.file_path(file, "content"), path)
+            self._write(f"{name}.json", counts)  # last: without it the file is another answer's
         return Result(path, counts)
 
     def doubt(self, job: str) -> None:

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from evalops.dataset import Occurrences, Row
+from evalops.datasets.dataset import Occurrences, Row
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.fingerprint import canonical, sha256
 from evalops.providers.together_counts import Tally

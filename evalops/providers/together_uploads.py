@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from evalops import dataset, semantics, sources
-from evalops.dataset import Row
+from evalops import semantics, sources
+from evalops.datasets import dataset
+from evalops.datasets.dataset import Row
 from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
 from evalops.project import Project
 from evalops.providers import together_request as wire

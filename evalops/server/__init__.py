@@ -7,6 +7,7 @@
     request      from a request's parameters to an evaluation
     answer       from a job to the bodies and the result rows of the service
     work         the jobs: the engine in a thread of its own
+    evaluate     one row judged for a client of Patronus
     routes       the endpoints of evaluations; those of files are in `file_routes`
     app          the application: keys, limits, and what holds for every request
     listen       the HTTP server around it: its socket and its signals

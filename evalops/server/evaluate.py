@@ -27,6 +27,7 @@ from evalops.patronus import FAIL, LABELS, PASS, Grader
 from evalops.result import Verdict, VerdictStatus
 from evalops.server import request
 from evalops.server.body import read_json
+from evalops.server.fields import masked
 from evalops.server.work import WORKERS, Works
 from evalops.settings import Settings
 from evalops.spec import Column, DatasetRef, Evaluation, Judge, Model, Text, Type
@@ -99,7 +100,7 @@ class Evaluate:
         ]
 
     async def evaluate(self, asked_by: Request) -> Response:
-        body = await read_json(asked_by, LARGEST)
+        body = await _body(asked_by)
         try:
             row, graders = _read(body)
         except _Refused as refused:
@@ -336,5 +337,10 @@ async def _search(asked_by: Request) -> Response:
 
 
 async def _object(asked_by: Request) -> dict[str, Any]:
-    body = await read_json(asked_by, LARGEST)
+    body = await _body(asked_by)
     return body if isinstance(body, dict) else {}
+
+
+async def _body(asked_by: Request) -> Any:
+    """A JSON body, of which every part can be said back. Raises Problem for any other."""
+    return masked(await read_json(asked_by, LARGEST))

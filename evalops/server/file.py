@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalops import dataset
+from evalops.datasets import dataset
 from evalops.errors import EvalopsError
 from evalops.server.problem import Problem
 

@@ -184,9 +184,12 @@ class Files:
             lines=lines if file_type == "jsonl" else None,
         )
         folder = self._new_folder()
-        with _storing():
-            shutil.move(path, folder / "content")
-        return self._publish(folder, file)
+        try:
+            with _storing():
+                shutil.move(path, folder / "content")
+            return self._publish(folder, file)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # there only where it was not published
 
     def delete(self, file_id: str) -> None:
         """Removes a file. Raises a Problem (404) where there is none."""

@@ -58,14 +58,19 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM as on a wish, and leaves the signals to whoever had them before."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], leave: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._leave = leave
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leave()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,8 +103,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
+def run(
+    app: Any, listening: socket.socket, ready: Callable[[], None], leave: Callable[[], None] = lambda: None
+) -> None:
     """Serve until a signal ends it; `ready` is called once requests are answered and signals heeded.
+
+    `leave` is called when it is told to end, before answers under way are waited for.
 
     Raises RuntimeError where it cannot begin.
     """
@@ -117,7 +126,7 @@ def run(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
         timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=LARGEST_HEAD,
     )
-    server = _Server(config, ready)
+    server = _Server(config, ready, leave)
     server.run(sockets=[listening])
     if not server.started:
         raise RuntimeError("the server did not start")

@@ -21,8 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evalops import dataset, metrics, semantics
-from evalops.dataset import Row, Uses
+from evalops import semantics
+from evalops.datasets import dataset
+from evalops.datasets.dataset import Row, Uses
 from evalops.engine.model import Client, Endpoint, Policy
 from evalops.engine.run import Outcome, Work, run_all
 from evalops.engine.runtime import Runtime
@@ -30,6 +31,7 @@ from evalops.engine.store import JobRecord, Store
 from evalops.errors import EvalopsError, Mark, has_errors
 from evalops.fingerprint import Digests
 from evalops.lock import Status
+from evalops.metrics import summaries
 from evalops.result import Graded
 from evalops.secret import Secret
 from evalops.server import answer, request
@@ -307,7 +309,7 @@ class Works:
                         out.write(json.dumps(answer.row(evaluation, row.source, stored), ensure_ascii=False) + "\n")
                         yield Graded(answer.decided(stored.verdict), None)
 
-                summary = metrics.summarise(evaluation, graded())
+                summary = summaries.summarise(evaluation, graded())
             file = self._files.add(
                 Path(name),
                 id=f"file-{record.id.removeprefix('eval-')}-results",

@@ -1,0 +1,79 @@
+"""What jobs that go on still cost at a service where every row is a call of ours: known rows are not paid again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import Protocol, cast
+
+from evalops.estimate import estimate
+from evalops.plan import Action, Change, Estimate, Plan
+from evalops.project import Project
+from evalops.providers import open_provider
+from evalops.providers.base import Left, Provider, Request
+
+BY_ROW = frozenset({"patronus"})  # services without jobs: whoever waits makes the calls
+
+
+class _ByRow(Protocol):
+    def left(self, job: str, request: Request, *, retry: bool, ask: bool) -> Left: ...
+
+
+def goes_on(change: Change) -> str | None:
+    """The job of such a service that a change goes on with, None where it does not."""
+    if change.wanted is None or change.wanted.evaluation.provider not in BY_ROW:
+        return None
+    if change.action is Action.RESUME and change.entry:
+        return change.entry.job
+    return change.job if change.action is Action.ADOPT else None
+
+
+def is_asked_from_here(change: Change) -> bool:
+    """Whether carrying a change out means that this machine makes a call for each row."""
+    if change.wanted is None or change.wanted.evaluation.provider not in BY_ROW:
+        return False
+    return change.action in (Action.CREATE, Action.RERUN) or goes_on(change) is not None
+
+
+def priced(project: Project, plan: Plan, providers: Mapping[str, Provider] | None) -> Plan:
+    """The plan with what is left to pay of jobs that go on. Without `providers` nobody is asked what a service keeps.
+
+    Raises EvalopsError where a service, or what is here of a job, cannot be asked.
+    """
+    return replace(plan, changes=tuple(_priced(project, plan, providers)))
+
+
+def _priced(project: Project, plan: Plan, providers: Mapping[str, Provider] | None) -> Iterator[Change]:
+    seen: set[str] = set()  # addresses with the same work share a job, and the first one pays
+    with ExitStack() as stack:
+        opened: dict[str, Provider] = dict(providers or {})
+        for change in plan.changes:
+            job = goes_on(change)
+            if job is None or job in seen or change.wanted is None:
+                yield change
+                continue
+            seen.add(job)
+            name = change.wanted.evaluation.provider
+            if name not in opened:
+                opened[name] = stack.enter_context(closing(open_provider(name, project)))
+            request = opened[name].request(*change.wanted, change.generation)
+            service, retry = cast(_ByRow, opened[name]), change.action is Action.RESUME
+            left = service.left(job, request, retry=retry, ask=providers is not None)
+            reason = f"{left.why}; {change.reason}" if left.why else change.reason
+            yield replace(change, reason=reason, estimate=_estimate(project, change, left))
+
+
+def _estimate(project: Project, change: Change, left: Left) -> Estimate:
+    """The part of the whole that is left: rows are alike."""
+    assert change.wanted is not None
+    whole = estimate(change.wanted, project.settings.prices, change.entry)
+    share = left.calls / whole.calls if whole.calls else 0.0
+    return replace(
+        whole,
+        rows=left.calls,
+        calls=left.calls,
+        fewest=left.fewest if left.fewest < left.calls else None,
+        tokens=None if whole.tokens is None else round(whole.tokens * share),
+        cost=None if whole.cost is None else whole.cost * share,
+    )
