@@ -30,6 +30,7 @@ from evalops.errors import Diagnostic, EvalopsError, Exit
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from evalops.apply import Stop
     from evalops.applying import Asked, Outcome
     from evalops.lock import Lock
     from evalops.plan import Options
@@ -85,7 +86,8 @@ class Applied:
     """What an apply did. A failed job or gate raises nothing: `exit_code` is that of `evalops apply`, 0 if all is well.
 
     `results` are the evaluations that it touched, as `status` has them; `locks` the lockfiles that it wrote.
-    `failed_gates` are by address. `unclear` says by address why it is not known whether a job was made.
+    `failed_gates` are by address. `unclear` says by address why it is not known whether a job was made. `usage` is what
+    its jobs took: `calls`, tokens, `cost`.
     """
 
     exit_code: Exit
@@ -94,6 +96,7 @@ class Applied:
     locks: tuple[str, ...] = ()
     failed_gates: Mapping[str, list[Json]] = field(default_factory=dict)
     unclear: Mapping[str, str] = field(default_factory=dict)
+    usage: Json = field(default_factory=dict)
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -112,10 +115,10 @@ class Project:
         >>> project.validate()
         []
         """
-        from evalops import catalog
+        from evalops import planning
 
         found = self._folder
-        return list(catalog.read(found, [found.relative(path) for path in paths] or None).diagnostics)
+        return list(planning.validated(found, [found.relative(path) for path in paths] or None).diagnostics)
 
     def plan(
         self,
@@ -125,9 +128,11 @@ class Project:
         refresh: bool = False,
         rerun: Names = (),
         retry_failed: bool = False,
+        trusted_ref: str | None = None,
     ) -> Plan:
         """What apply would do. Reads files only, unless `refresh` asks the providers which jobs they have.
 
+        With `trusted_ref`, a git revision, its evalops.yaml says what may be called and what it may cost.
         Raises EvalopsError with everything that is wrong with any file.
 
         >>> print(project.plan("tone"))
@@ -137,10 +142,10 @@ class Project:
         """
         from evalops import plancache
 
-        project = self._folder
+        project = self._trusting(trusted_ref)
         asked = [repr(each) for each in (selectors, _several(exclude), _several(rerun), retry_failed)]
         # What git says is not among the bytes that the cache goes by.
-        key = None if refresh or changed_since else plancache.key(project, asked)
+        key = None if refresh or changed_since or trusted_ref else plancache.key(project, asked)
         value = plancache.load(project, key) if key else None
         if value is None:
             from evalops import planning
@@ -165,20 +170,23 @@ class Project:
         reason: str | None = None,
         retry_failed: bool = False,
         refresh: bool = False,
-        jobs: int = 16,
+        jobs: int | None = None,
         timeout: float | None = None,
+        trusted_ref: str | None = None,
         progress: Watcher | None = None,
+        stop: Stop | None = None,
     ) -> Applied:
         """Carries out the plan: runs what is new, finishes what was interrupted, writes the lockfiles.
 
         A plan in place of selectors is carried out as it was looked at; EvalopsError if one of its addresses has moved
         on. Else what costs anything needs `yes`, or `approved`, the digest of a plan. `timeout` is how many seconds to
         wait for jobs, 0 for not at all; those still open go on, and the next apply collects them. `jobs` are the paid
-        requests under way at a time; `refresh` runs again what a service judges in another way now.
+        requests under way at a time, by default 16; `refresh` runs again what a service judges in another way now.
+        `trusted_ref` is as in `plan`.
 
         `progress` is called in this thread with each event of an address; what it raises stops the apply, and so does
-        Ctrl-C in the main thread. In any other, signals are left alone. What is done is kept, and the same call goes
-        on.
+        Ctrl-C in the main thread. In any other, signals are left alone, and `stop`, an `apply.Stop`, ends it in order:
+        the exit code then is INTERRUPTED. What is done is kept, and the same call goes on.
 
         >>> done = project.apply(project.plan())
         >>> done.exit_code, done.locks
@@ -189,6 +197,8 @@ class Project:
 
         if bool(rerun) != bool(reason):
             raise _misused("`rerun` and `reason` go together: the lockfile records why it ran again")
+        if jobs is not None and jobs < 1:
+            raise _misused("`jobs` is 1 at the least: with none at a time nothing is ever sent")
         plans = [each for each in selectors if isinstance(each, Plan)]
         if len(plans) > 1:
             raise _misused("one plan is carried out at a time")
@@ -204,7 +214,7 @@ class Project:
             at_once=jobs,
         )
         with _own(progress) as observe:
-            return _apply(self._folder, asked, observe, yes=yes)
+            return _apply(self._trusting(trusted_ref), asked, observe, stop, yes=yes)
 
     def status(self, *selectors: str) -> list[Json]:
         """Every evaluation of the lockfiles with its state and last result, by address.
@@ -289,6 +299,14 @@ class Project:
             raise _misused("`item` goes with `by`")
         return ranking.of(self._folder, selectors, _several(exclude)).to_json()
 
+    def _trusting(self, revision: str | None) -> folders.Project:
+        """The folder as it is now, with the settings that a revision leads to."""
+        if revision is None:
+            return self._folder
+        from evalops import trusted
+
+        return trusted.project(self._folder, revision)
+
     @property
     def _folder(self) -> folders.Project:
         """The folder as it is now: settings are not kept from one call to the next."""
@@ -342,10 +360,10 @@ def _planned(
     finally:
         for provider in (providers or {}).values():
             provider.close()
-    return json_.plan(planned.plan, planned.warnings, project.kept_text), planned.files
+    return json_.plan(planned.plan, planned.warnings, project.kept_text, project.trusted), planned.files
 
 
-def _apply(project: folders.Project, asked: Asked, observe: Watcher, *, yes: bool) -> Applied:
+def _apply(project: folders.Project, asked: Asked, observe: Watcher, stop: Stop | None, *, yes: bool) -> Applied:
     from evalops import apply, applying, planning
     from evalops.views import json_
 
@@ -357,9 +375,12 @@ def _apply(project: folders.Project, asked: Asked, observe: Watcher, *, yes: boo
             if planned.plan.has_changes:
                 if not yes and applying.needs_consent(asked, planned.plan, once):
                     raise _unconfirmed(planned.plan.digest)
-                applied = applying.carry_out(project, asked, planned, providers, observe, once)
-            shown = Plan(json_.plan(planned.plan, planned.warnings, project.kept_text))
-            return _applied(shown, applying.outcome(project, planned.plan, applied, once))
+                applied = applying.carry_out(project, asked, planned, providers, observe, once, stop)
+            shown = Plan(json_.plan(planned.plan, planned.warnings, project.kept_text, project.trusted))
+            outcome = applying.outcome(project, planned.plan, applied, once)
+            if outcome.exit_code is Exit.INTERRUPTED and not (stop and stop.is_asked):
+                raise KeyboardInterrupt  # whose default the carrying out had put off until all was written down
+            return _applied(shown, outcome)
 
 
 @contextmanager
@@ -384,8 +405,8 @@ def _own(progress: Watcher | None) -> Iterator[Watcher]:
 
 
 def _applied(plan: Plan, outcome: Outcome) -> Applied:
-    if outcome.exit_code is Exit.INTERRUPTED:
-        raise KeyboardInterrupt  # whose default the carrying out had put off until all was written down
+    from evalops import result
+
     gates: dict[str, list[Json]] = {}
     for address, gate in outcome.failed_gates:
         gates.setdefault(address, []).append(dict(gate))
@@ -397,6 +418,7 @@ def _applied(plan: Plan, outcome: Outcome) -> Applied:
         locks=tuple(sorted(outcome.applied.locks)),
         failed_gates=gates,
         unclear=dict(outcome.applied.unclear),
+        usage=result.total(outcome.applied.usage.values()),
         diagnostics=(*outcome.diagnostics, *outcome.failures),
     )
 

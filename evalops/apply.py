@@ -17,15 +17,18 @@ from itertools import chain
 from types import FrameType
 from typing import Any, NamedTuple
 
-from evalops import jobs, lock, verdicts
+from evalops import destination, jobs, lock, verdicts
 from evalops.errors import Diagnostic, EvalopsError, Severity
+from evalops.estimate import estimate
 from evalops.lock import Entry, Lock, Status
+from evalops.meter import Meter
 from evalops.once import Once
 from evalops.orders import AT_ONCE, Order, Orders
 from evalops.plan import Action, Change, Plan
 from evalops.project import Project
 from evalops.providers.base import Event, Finished, Following, Job, Progress, Provider, Refused, Request
 from evalops.result import Usage, Verdict
+from evalops.settings import FILE
 from evalops.spec import Evaluation
 
 MOST_VERDICTS = 64 << 20  # bytes
@@ -37,13 +40,14 @@ Observer = Callable[[str, Event], None]  # the address an event is about ("" for
 
 @dataclass(slots=True)
 class Applied:
-    """What an apply did, in the order in which it happened."""
+    """What an apply did, in the order in which it happened. `usage` is what its jobs took, earlier parts included."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     locks: set[str] = field(default_factory=set)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     interrupted: bool = False
     unclear: dict[str, str] = field(default_factory=dict)  # address -> why
+    usage: dict[str, Usage] = field(default_factory=dict)  # by job
 
     @property
     def is_waiting(self) -> bool:
@@ -54,6 +58,26 @@ class Applied:
     def failed(self) -> list[Entry]:
         """The entries whose job failed."""
         return [entry for entry in self.entries.values() if entry.status is Status.FAILED]
+
+
+class Stop:
+    """Stops an apply from another thread, as the first Ctrl-C does: what is in flight ends, nothing new starts."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._end: Callable[[], None] | None = None
+
+    def ask(self) -> None:
+        """Asks for the stop, now or for when the apply has begun."""
+        self.is_asked = True
+        if self._end is not None:
+            self._end()
+
+    def bind(self, end: Callable[[], None]) -> None:
+        """What is to happen then."""
+        self._end = end
+        if self.is_asked:
+            end()
 
 
 class Work(NamedTuple):
@@ -75,13 +99,15 @@ class _Run:
     once: Once
     digest: str
     until: float | None
-    at_once: int
+    at_once: int | None
+    meter: Meter
     applied: Applied = field(default_factory=Applied)
     orders: dict[str, Orders] = field(default_factory=dict)  # by provider, of those that are paid
     following: Following | None = None
     ends_itself: bool = False  # whether what is followed runs here and ends in order, also at once
     wait: float = FIRST_LOOK
     looks_at: float = 0.0
+    read: tuple[str, dict[str, verdicts.Section]] | None = None  # the verdicts file that was last read or written
 
     def put(self, path: str, entry: Entry) -> None:
         """Writes one entry to its lockfile, durably."""
@@ -93,7 +119,7 @@ class _Run:
     def orders_at(self, provider: Provider) -> Orders:
         """What is wanted of a provider that is paid."""
         if provider.name not in self.orders:
-            self.orders[provider.name] = Orders(provider, self.once, self.digest, self.at_once)
+            self.orders[provider.name] = Orders(provider, self.once, self.digest, self.at_once or AT_ONCE)
         return self.orders[provider.name]
 
     @property
@@ -103,20 +129,24 @@ class _Run:
 
     def sections(self, path: str) -> dict[str, verdicts.Section]:
         """The sections of a verdicts file, none where there is no file that can be used."""
-        try:
-            return verdicts.parse(self.project.read(path, MOST_VERDICTS), path)
-        except EvalopsError as error:
-            if error.diagnostics[0].code != "file/missing":
-                self.applied.diagnostics.append(replace(error.diagnostics[0], severity=Severity.WARNING))
-            return {}
+        if self.read is None or self.read[0] != path:
+            try:
+                self.read = path, verdicts.parse(self.project.read(path, MOST_VERDICTS), path)
+            except EvalopsError as error:
+                if error.diagnostics[0].code != "file/missing":
+                    self.applied.diagnostics.append(replace(error.diagnostics[0], severity=Severity.WARNING))
+                return {}
+        return self.read[1]
 
-    def write_sections(self, path: str, sections: Mapping[str, verdicts.Section]) -> None:
+    def write_sections(self, path: str, sections: dict[str, verdicts.Section]) -> None:
         """Writes a verdicts file; one that is empty or larger than the project wants is not there."""
         data = verdicts.dump(sections)
         if sections and len(data) <= self.project.settings.verdicts_max_bytes:
             self.project.write(path, data)
+            self.read = path, sections
         else:
             (self.project.root / path).unlink(missing_ok=True)
+            self.read = None
 
 
 def carry_out(
@@ -128,16 +158,20 @@ def carry_out(
     once: Once,
     *,
     patience: float | None = None,
-    at_once: int = AT_ONCE,
+    at_once: int | None = None,
+    stop: Stop | None = None,
 ) -> Applied:
     """Everything the plan says. Raises EvalopsError where a file or the store cannot be written.
 
-    SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set. `patience` is
-    how long it waits for jobs, in seconds from now; those still open then go on later. `at_once` is how many paid
-    requests are under way at a time.
+    SIGINT and SIGTERM stop it: what is in flight ends, nothing new starts, and `interrupted` is set; and so does
+    `stop`. `patience` is how long it waits for jobs, in seconds from now; those still open then go on later. `at_once`
+    is how many paid requests are under way at a time, None for what is usual.
     """
     until = None if patience is None else time.monotonic() + patience
-    run = _Run(project, dict(locks), providers, observe, once, plan.digest, until, at_once)
+    meter = Meter(project.settings.budget)
+    run = _Run(project, dict(locks), providers, observe, once, plan.digest, until, at_once, meter)
+    if stop is not None:
+        stop.bind(lambda: _end(run))
     with _signals(run):
         try:
             _carry_out(run, plan)
@@ -240,6 +274,7 @@ def _enter(run: _Run, change: Change, request: Request, job: Job) -> list[Work]:
             dataset=jobs.dataset_of(identity),
             inputs=identity.inputs,
             pins=job.pins or None,
+            credentials=destination.credentials(change.wanted) or None,
             grade=identity.grade,
             # The last result stays until the new one is there; its `job` says what it is of.
             summary=old.summary if old else None,
@@ -273,7 +308,8 @@ def _follow_at(run: _Run, provider: Provider, work: Iterable[Work]) -> None:
                 waiting[each.job.id] = each
         if not waiting or run.applied.interrupted:
             return
-        with provider.follow([(each.job, each.request) for each in waiting.values()]) as run.following:
+        asked = [(each.job, each.request) for each in waiting.values()]
+        with provider.follow(asked, run.meter, run.at_once) as run.following:
             run.ends_itself = provider.is_repeatable
             if run.applied.interrupted:
                 run.following.stop()
@@ -342,18 +378,38 @@ def _collect(run: _Run, work: Work, job: Job, provider: Provider) -> None:
     change, _, request = work
     entry = run.locks[change.lock].entries[change.address]
     assert change.wanted is not None
+    usage = run.applied.usage[job.id] = _usage(run, change, entry, job, provider)
     if job.status is not Status.COMPLETED:
         run.put(change.lock, replace(entry, status=job.status, message=job.message, finished_at=job.finished_at))
         if job.status is Status.CANCELLED and job.message:  # it stopped for a reason, and can go on another day
-            message = f"`{change.address}`: {job.message}"
-            hint = "nothing is lost; it goes on with:\n  evalops apply"
-            problem = Diagnostic(code="job/stopped", message=message, address=change.address, hint=hint)
-            run.applied.diagnostics.append(problem)
+            run.applied.diagnostics.append(_stopped(run, change.address, job))
         return
     found = (verdict for verdict, _ in provider.rows(job.id, request))
-    usage = provider.usage(job.id, change.wanted.evaluation)
     entry = replace(entry, status=Status.COMPLETED, message=None, finished_at=job.finished_at)
     _grade(run, change, entry, request, found, usage, None)
+
+
+def _usage(run: _Run, change: Change, entry: Entry, job: Job, provider: Provider) -> Usage:
+    """What a job took; where its cost is not known, what was expected beside it."""
+    assert change.wanted is not None
+    usage = provider.usage(job.id, change.wanted.evaluation)
+    if usage.cost is not None or job.status is not Status.COMPLETED:
+        return usage
+    expected = estimate(change.wanted, run.project.settings.prices, entry)
+    if expected.cost is None:
+        return usage
+    return replace(usage, estimate={"calls": expected.calls, "tokens": expected.tokens, "cost": expected.cost})
+
+
+def _stopped(run: _Run, address: str, job: Job) -> Diagnostic:
+    """A job that stopped before its end: by the budget, or by its service."""
+    bound = run.meter.stopped(job.id)
+    if bound is None:
+        code, mark, hint = "job/stopped", None, "nothing is lost; it goes on with:\n  evalops apply"
+    else:
+        code, mark = "budget/reached", run.project.settings.mark(*bound.split("."))
+        hint = f"nothing is lost: raise `{bound}` in {FILE}; it goes on with:\n  evalops apply"
+    return Diagnostic(code=code, message=f"`{address}` stopped: {job.message}", mark=mark, address=address, hint=hint)
 
 
 def _grade(
@@ -403,20 +459,21 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
     evaluation = change.wanted.evaluation
     provider = run.providers[evaluation.provider]
     request = provider.request(evaluation, change.wanted.identity, entry.generation)
-    # Least asked first: a service's rows are fetched only where nothing else has the verdicts.
-    found: Iterable[Verdict] = []
-    if not provider.is_repeatable:
-        found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
-    if not found:
-        try:
-            found = (verdict for verdict, _ in provider.rows(entry.job or "", request))
-            first = next(iter(found), None)
-            found = chain([first], found) if first else []
-        except EvalopsError as error:
-            run.applied.diagnostics += (replace(each, address=change.address) for each in error.diagnostics)
-            return
-    if not found:
-        found = _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
+
+    def rows() -> Iterable[Verdict]:
+        found = (verdict for verdict, _ in provider.rows(entry.job or "", request))
+        first = next(found, None)
+        return chain([first], found) if first else []
+
+    def kept() -> Iterable[Verdict]:
+        return _kept_verdicts(run, evaluation, kept_at or change.address, entry.job)
+
+    try:
+        # Least asked first: a service's rows are fetched only where nothing else has the verdicts.
+        found = (rows() or kept()) if provider.is_repeatable else (kept() or rows())
+    except EvalopsError as error:
+        run.applied.diagnostics += (replace(each, address=change.address) for each in error.diagnostics)
+        return
     if not found:
         run.applied.diagnostics.append(
             Diagnostic(
@@ -434,17 +491,19 @@ def _regrade(run: _Run, change: Change, entry: Entry, kept_at: str | None = None
 def _forget(run: _Run, plan: Plan) -> None:
     """Takes entries without a spec out of their locks, and their verdicts with them; not what was to be adopted."""
     waiting = {each.source for each in plan.of(Action.ADOPT) if each.address not in run.applied.entries}
+    gone: dict[str, set[str]] = {}
     for change in plan.of(Action.FORGET):
-        if change.address in waiting:
-            continue
-        lock_ = run.locks[change.lock].drop([change.address])
-        run.locks[change.lock] = lock_
-        path = verdicts.beside(change.lock)
+        if change.address not in waiting:
+            gone.setdefault(change.lock, set()).add(change.address)
+    for lockfile, addresses in gone.items():
+        path = verdicts.beside(lockfile)
         sections = run.sections(path)
-        if sections.pop(change.address, None):
-            run.write_sections(path, sections)
-        run.project.write_lock(lock_)
-        run.applied.locks.add(change.lock)
+        left = {address: each for address, each in sections.items() if address not in addresses}
+        if len(left) < len(sections):
+            run.write_sections(path, left)
+        run.locks[lockfile] = run.locks[lockfile].drop(addresses)
+        run.project.write_lock(run.locks[lockfile])
+        run.applied.locks.add(lockfile)
 
 
 def _keep_verdicts(run: _Run, path: str, address: str, job: str, kept: list[Verdict]) -> None:
@@ -475,6 +534,13 @@ def _kept_verdicts(run: _Run, evaluation: Evaluation, address: str, job: str | N
     return []
 
 
+def _end(run: _Run, *, now: bool = False) -> None:
+    """Starts nothing new; what is in flight ends, unless it is to be dropped `now`."""
+    run.applied.interrupted = run.once.is_stopped = True
+    if run.following is not None:
+        run.following.stop(now=now)
+
+
 @contextmanager
 def _signals(run: _Run) -> Iterator[None]:
     """The first SIGINT or SIGTERM only sets a flag: what is in flight ends, and its outcome is written down.
@@ -483,12 +549,10 @@ def _signals(run: _Run) -> Iterator[None]:
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        is_second, run.applied.interrupted = run.applied.interrupted, True
-        run.once.is_stopped = True
-        if run.following is not None:
-            run.following.stop(now=is_second and number != signal.SIGALRM)
+        is_second = run.applied.interrupted
+        _end(run, now=is_second and number != signal.SIGALRM)
         if not is_second:
-            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, handle)  # no sooner: a program may have a timer
+            alarms.append(signal.signal(signal.SIGALRM, handle))  # no sooner: a program may have a timer
             signal.setitimer(signal.ITIMER_REAL, _grace())
         elif not run.ends_itself:
             raise KeyboardInterrupt
@@ -499,15 +563,17 @@ def _signals(run: _Run) -> Iterator[None]:
     before = {name: signal.getsignal(name) for name in names}
     # What is ignored, as SIGHUP is below `nohup`, stays ignored.
     before = {name: handler for name, handler in before.items() if handler is not signal.SIG_IGN}
+    alarms: list[Any] = []  # who had the timer's signal before, once it is ours
     for name in before:
         signal.signal(name, handle)
     try:
         yield
     finally:
-        if signal.SIGALRM in before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         for name, handler in before.items():
             signal.signal(name, handler)
+        for handler in alarms:  # last: a signal may have come until now
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
 
 
 def _grace() -> float:

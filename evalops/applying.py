@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evalops import apply, planning
+from evalops import apply, planning, remaining
 from evalops.apply import Applied, Observer
 from evalops.errors import Diagnostic, EvalopsError, Exit, Severity
 from evalops.journal import Journal
 from evalops.lock import Entry, Lock
 from evalops.once import Once
-from evalops.orders import AT_ONCE
 from evalops.plan import Action, Change, Options, Plan
 from evalops.planning import Planned, Selection
 from evalops.project import Project
@@ -28,7 +28,7 @@ class Asked:
     """What an apply is for: a selection, or what was `saved` of a plan, and no more than a digest that was `approved`.
 
     `patience` is how many seconds it waits for jobs, None for as long as it takes; `at_once` how many paid requests
-    are under way at a time.
+    are under way at a time, None for what is usual.
     """
 
     selection: Selection = Selection()
@@ -36,7 +36,7 @@ class Asked:
     saved: Saved | None = None
     approved: str | None = None
     patience: float | None = None
-    at_once: int = AT_ONCE
+    at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +90,33 @@ def explained(project: Project, once: Once) -> Iterator[None]:
 def plan(project: Project, asked: Asked, providers: Mapping[str, Provider], once: Once) -> Planned:
     """The plan of today for what is asked. Raises EvalopsError (exit 5) where what was agreed to has moved on."""
     planned = planning.make(project, asked.selection, options=asked.options, providers=providers, once=once)
-    return replace(planned, plan=_held_to(planned.plan, asked.saved, asked.approved))
+    planned = replace(planned, plan=_held_to(planned.plan, asked.saved, asked.approved))
+    if asked.patience == 0.0:
+        _require_services(planned.plan)
+    return planned
+
+
+def _require_services(plan: Plan) -> None:
+    """Raises EvalopsError where nothing would go on for an evaluation that nobody waits for."""
+    alone = [each.address for each in plan.changes if remaining.is_asked_from_here(each)]
+    if alone:
+        are = ", ".join(f"`{address}`" for address in alone[:5]) + (", …" if len(alone) > 5 else "")
+        without = " ".join(f"-x {shlex.quote(address)}" for address in alone[:5])
+        raise EvalopsError(
+            Diagnostic(
+                code="apply/no-wait",
+                message=f"{are} cannot be left to Patronus: it keeps no jobs, and this command makes each call itself",
+                hint="`--timeout 20m` in place of `--no-wait` stops after that time and keeps what is done, and the "
+                f"same command goes on; or leave it out: evalops apply --no-wait {without}",
+            )
+        )
 
 
 def needs_consent(asked: Asked, plan: Plan, once: Once) -> bool:
     """Whether carrying it out may cost something that nobody has agreed to."""
     if asked.approved or asked.saved is not None:
         return False
-    paid = (each.wanted for each in plan.changes if each.action.money == "paid" and each.wanted)
+    paid = (each.wanted for each in plan.changes if each.money == "paid" and each.wanted)
     return any(each.evaluation.provider not in once.down for each in paid)
 
 
@@ -108,6 +127,7 @@ def carry_out(
     providers: Mapping[str, Provider],
     observe: Observer,
     once: Once,
+    stop: apply.Stop | None = None,
 ) -> Applied:
     """See `apply.carry_out`; the long inputs are kept, so that a later plan can show how they changed."""
     for change in planned.plan.changes:
@@ -123,6 +143,7 @@ def carry_out(
         once,
         patience=asked.patience,
         at_once=asked.at_once,
+        stop=stop,
     )
 
 
@@ -174,6 +195,8 @@ def _stale(messages: Sequence[str], hint: str) -> EvalopsError:
 def _same(saved: Mapping[str, Any], change: Change, addresses: Collection[str]) -> bool:
     if change.waits and change.source not in addresses:
         return False  # what it would adopt is not part of what was saved, and will not run
+    if remaining.goes_on(change) and (change.estimate.calls or 0) > (saved.get("calls") or 0):
+        return False  # on another machine more of its rows are unknown
     # A plan made offline says `create` where apply, which asks the provider, finds the job and pays nothing.
     actions = {change.action.value} | ({"create", "rerun"} if change.action is Action.ADOPT else set())
     return (

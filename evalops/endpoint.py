@@ -87,7 +87,7 @@ def resolve(model: Model, settings: Settings, mark: Mark) -> Endpoint:
 
 
 def _served_hint(model: Model, settings: Settings) -> str:
-    add = f"add it to evalops.yaml under `models: {{{model.model}: {{base_url: …}}}}`"
+    add = f"add it to {settings.mark('models').path} under `models: {{{model.model}: {{base_url: …}}}}`"
     if any(model.model.startswith(prefix) for prefix in VENDORS):
         return f"{add}, or remove `model_source: {model.model_source}` to send it to the vendor"
     served = [each for each, value in settings.models.items() if "base_url" in value]
@@ -137,10 +137,11 @@ def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mar
     if name is None:
         return Endpoint(base_url=url.rstrip("/"), model=model)
     credential = settings.credentials.get(name)
+    file = settings.mark("credentials").path  # of another revision, where that is the one to be trusted
     if credential is None:
         raise _problem(
             "credential",
-            f"no credential is called `{name}` in evalops.yaml",
+            f"no credential is called `{name}` in {file}",
             mark,
             schema.nearest(name, settings.credentials)
             or f"add it: `credentials: {{{name}: {{env: …, origins: […]}}}}`",
@@ -150,7 +151,7 @@ def _bound(url: str, model: str, name: str | None, settings: Settings, mark: Mar
             "credential",
             f"the credential `{name}` may not be sent to {origin(url)}",
             mark,
-            f"evalops.yaml binds it to {', '.join(credential.origins)}",
+            f"{file} binds it to {', '.join(credential.origins)}",
         )
     return Endpoint(base_url=url.rstrip("/"), model=model, credential=credential)
 

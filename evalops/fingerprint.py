@@ -42,12 +42,17 @@ class Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Everything plan compares with a lock entry."""
+    """Everything plan compares with a lock entry.
+
+    `endpoints` are those of the models, one to one, and `origin` is the service that runs it, if one does.
+    """
 
     fingerprint: str
     inputs: Mapping[str, Value]
     grade: str
     digests: Digests
+    endpoints: tuple[Endpoint, ...] = ()
+    origin: str | None = None
 
 
 def canonical(value: Any) -> bytes:
@@ -68,12 +73,14 @@ def identify(
     `endpoints` answers `evaluation.models` one to one; `weights` maps embedded model ids and Python functions to the
     digest of their files, so that another file under the same path is another model.
     """
-    fields = run_fields(evaluation, tuple(endpoints), digests.submitted, weights)
+    endpoints = tuple(endpoints)
+    fields = run_fields(evaluation, endpoints, digests.submitted, weights)
     return Identity(
         fingerprint=sha256(canonical(fields)),
         inputs={key: _short(value) for key, value in sorted(fields.items())},
         grade=sha256(canonical({**grade_fields(evaluation), "grading": digests.grading})),
         digests=digests,
+        endpoints=endpoints,
     )
 
 

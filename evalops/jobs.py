@@ -7,13 +7,14 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from evalops import gate, metrics, result, voting
-from evalops.breakdown import NO_GROUP
-from evalops.dataset import Row, shown
+from evalops import result, voting
+from evalops.datasets.dataset import Row, shown
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.fingerprint import Identity
-from evalops.labels import text_of
 from evalops.lock import Entry
+from evalops.metrics import gate, summaries
+from evalops.metrics.breakdown import NO_GROUP
+from evalops.metrics.labels import text_of
 from evalops.plan import Wanted
 from evalops.result import Graded, Usage, Verdict, VerdictStatus
 from evalops.spec import Evaluation, Type
@@ -56,7 +57,7 @@ def grade(
                 kept.append(verdict._replace(feedback=None, rung=None, lengths=()))
             yield graded_row(evaluation, verdict, row)
 
-    summary = metrics.summarise(evaluation, graded())
+    summary = summaries.summarise(evaluation, graded())
     value = result.to_json(summary, usage, found if rungs is None else rungs)
     return value, kept if size <= most else []
 
@@ -120,7 +121,7 @@ def headline(type_: Type, summary: Mapping[str, Any] | None) -> tuple[str, Mappi
     if not summary or "metrics" not in summary:
         return None
     chosen = summary.get("headline")
-    for name in (chosen,) if chosen else metrics.HEADLINES[type_]:
+    for name in (chosen,) if chosen else summaries.HEADLINES[type_]:
         metric = summary["metrics"].get(name)
         if metric and metric.get("value") is not None:
             return name, metric

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from evalops import diff
 from evalops.errors import Mark
 from evalops.fingerprint import Identity, canonical, sha256
-from evalops.lock import Entry, Lock, Status, beside
+from evalops.lock import Entry, Lock, Status, beside, held
 from evalops.settings import Budget
 from evalops.spec import Evaluation
 
@@ -71,11 +72,20 @@ class Known(NamedTuple):
     job: str
 
 
+class Basis(StrEnum):
+    """What tokens are estimated by."""
+
+    RULE = "rule of thumb"
+    MEASURED = "last result"
+    BOTH = "both"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run would take: rows, model calls, tokens by a rule of thumb, and cost where prices are known.
+    """What a run would take: rows, model calls, tokens, and cost where prices are known. None is unknown.
 
-    None is unknown. `fewest` are the calls at the least, where they depend on the replies.
+    `fewest` are the calls at the least, where they depend on the replies. `basis` says where the tokens are from, and
+    `as_of` is the day of the oldest price.
     """
 
     rows: int | None = 0
@@ -83,6 +93,8 @@ class Estimate:
     fewest: int | None = None
     tokens: int | None = 0
     cost: float | None = 0.0
+    basis: Basis = Basis.RULE
+    as_of: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,12 @@ class Change:
     estimate: Estimate = Estimate()
     mark: Mark | None = None
     derived: Action | None = None
+
+    @property
+    def money(self) -> str:
+        """That of the action; but going on with a job is paid where calls of it are still to be made."""
+        goes_on = self.action in (Action.RESUME, Action.ADOPT)
+        return "paid" if goes_on and self.estimate.calls else self.action.money
 
     @property
     def waits(self) -> bool:
@@ -222,20 +240,15 @@ class _Scene:
                 if entry.status is Status.COMPLETED:
                     self.finished.setdefault(entry.fingerprint, (path, entry))
 
-    def entry(self, path: str, address: str) -> Entry | None:
-        lock = self.locks.get(path)
-        return lock.entries.get(address) if lock else None
-
 
 def _change(wanted: Wanted, scene: _Scene, options: Options) -> Change:
     evaluation, identity = wanted
-    path = beside(evaluation.spec)
-    entry = scene.entry(path, evaluation.address)
+    entry = held(scene.locks, evaluation.spec, evaluation.address)
     generation = entry.generation if entry else 1
     base = Change(
         address=evaluation.address,
         action=Action.NOOP,
-        lock=path,
+        lock=beside(evaluation.spec),
         wanted=wanted,
         entry=entry,
         generation=generation,
@@ -283,7 +296,8 @@ def _same_work(
         reason = "the provider no longer has the job" if gone else entry.message or "the job failed"
         return replace(base, action=Action.FAILED, reason=reason)
     if entry.status.is_open:
-        was = "was interrupted" if entry.status is Status.CANCELLED else f"is {entry.status.value}"
+        stopped = f"stopped: {entry.message}" if entry.message else "was interrupted"
+        was = stopped if entry.status is Status.CANCELLED else f"is {entry.status.value}"
         return replace(base, action=Action.RESUME, reason=f"the job {was}")
     if entry.grade != identity.grade:
         return replace(base, action=Action.REGRADE, reason="what counts as a pass, or gold, changed")
@@ -365,13 +379,21 @@ def _forgotten(scene: _Scene, adopted: set[str | None]) -> Iterator[Change]:
             )
 
 
-def deny(plan: Plan, denials: Mapping[str, str]) -> Plan:
+class Denial(NamedTuple):
+    """Why an evaluation may not run, and the field or setting that it is for."""
+
+    reason: str
+    mark: Mark | None = None
+
+
+def deny(plan: Plan, denials: Mapping[str, Denial]) -> Plan:
     """The plan with these addresses denied where they would cost money, and with them what waits for their work."""
-    denied = {each.address for each in plan.changes if each.address in denials and each.action.money == "paid"}
+    denied = {each.address for each in plan.changes if each.address in denials and each.money == "paid"}
 
     def judge(change: Change) -> Change:
-        if change.address in denied and change.action.money == "paid":
-            return replace(change, action=Action.DENIED, reason=denials[change.address])
+        if change.address in denied and change.money == "paid":
+            why = denials[change.address]
+            return replace(change, action=Action.DENIED, reason=why.reason, mark=why.mark or change.mark)
         if change.waits and change.source in denied:
             return replace(change, action=Action.DENIED, reason=f"`{change.source}`, the same work, is denied")
         return change
@@ -381,35 +403,43 @@ def deny(plan: Plan, denials: Mapping[str, str]) -> Plan:
 
 def within(plan: Plan, budget: Budget) -> Plan:
     """The plan with the paid changes denied that would go over the budget, in the order of their addresses."""
-    rows = calls = 0
-    cost = 0.0
+    spent = Estimate()
     denials = {}
     for change in plan.changes:
-        if change.action.money != "paid":
+        if change.money != "paid":
             continue
-        estimate = change.estimate
-        over = _over(budget, _sum(rows, estimate.rows), _sum(calls, estimate.calls), cost, estimate.cost)
+        own, total = change.estimate, _sum(spent, change.estimate)
+        over = (_over("budget.per_evaluation", budget.per_evaluation, own) if budget.per_evaluation else None) or _over(
+            "budget", budget, total
+        )
         if over:
-            denials[change.address] = over
-            continue
-        rows, calls, cost = rows + (estimate.rows or 0), calls + (estimate.calls or 0), cost + (estimate.cost or 0.0)
+            denials[change.address] = Denial(over)
+        else:
+            spent = _sum(spent, replace(own, rows=own.rows or 0, calls=own.calls or 0, cost=own.cost or 0.0))
     return deny(plan, denials) if denials else plan
 
 
-def _sum(so_far: int, more: int | None) -> int | None:
-    return None if more is None else so_far + more
+def _sum(so_far: Estimate, more: Estimate) -> Estimate:
+    """Both together; what is not known of one of them is not known."""
+    return Estimate(
+        rows=None if so_far.rows is None or more.rows is None else so_far.rows + more.rows,
+        calls=None if so_far.calls is None or more.calls is None else so_far.calls + more.calls,
+        cost=None if so_far.cost is None or more.cost is None else so_far.cost + more.cost,
+    )
 
 
-def _over(budget: Budget, rows: int | None, calls: int | None, spent: float, cost: float | None) -> str | None:
+def _over(name: str, budget: Budget, wanted: Estimate) -> str | None:
+    """Which bound of a budget is gone over, in words."""
+    rows, calls, cost = wanted.rows, wanted.calls, wanted.cost
     if rows is None or calls is None:
         is_bound = budget.rows is not None or budget.calls is not None or budget.cost is not None
-        return "`budget` is set, and nobody has counted the rows of a file at the service" if is_bound else None
+        return f"`{name}` is set, and nobody has counted the rows of a file at the service" if is_bound else None
     if budget.rows is not None and rows > budget.rows:
-        return f"over `budget.rows`: {rows:,} of {budget.rows:,}"
+        return f"over `{name}.rows`: {rows:,} of {budget.rows:,}"
     if budget.calls is not None and calls > budget.calls:
-        return f"over `budget.calls`: {calls:,} of {budget.calls:,}"
+        return f"over `{name}.calls`: {calls:,} of {budget.calls:,}"
     if budget.cost is not None and cost is None:
-        return "`budget.cost` is set, and a model of this evaluation has no price"
-    if budget.cost is not None and cost is not None and spent + cost > budget.cost:
-        return f"over `budget.cost`: {spent + cost:.4g} of {budget.cost:g}"
+        return f"`{name}.cost` is set, and a model of this evaluation has no price"
+    if budget.cost is not None and cost is not None and cost > budget.cost:
+        return f"over `{name}.cost`: {cost:.4g} of {budget.cost:g}"
     return None

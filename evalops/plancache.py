@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,16 @@ def folder() -> Path:
 def key(project: Project, extra: Iterable[str]) -> str:
     """The digest of the project's folder and settings, this package's version, and what else is asked.
 
-    Beside files of the project, a plan depends on the journal, on where the service is, and on its list of models.
+    Beside files of the project, a plan depends on the journal, on where the service is, on its list of models, and on
+    the day: prices grow old.
     """
     digest = hashlib.sha256()
-    around = (*_stamps(project.state / "journal"), os.environ.get("TOGETHER_BASE_URL", ""), *_stamps(_models()))
+    around = (
+        f"{datetime.now(UTC):%Y-%m-%d}",
+        *_stamps(project.state / "journal"),
+        os.environ.get("TOGETHER_BASE_URL", ""),
+        *_stamps(_models()),
+    )
     for text in (__version__, str(project.root), *extra, *around):
         digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
     digest.update(project.read(FILE))

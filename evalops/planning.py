@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from evalops import catalog, estimate, plan, schema
+from evalops import catalog, destination, estimate, plan, remaining, schema
 from evalops import journal as journals
+from evalops.catalog import Catalog
 from evalops.errors import Diagnostic, EvalopsError, has_errors
 from evalops.journal import Journal
-from evalops.lock import Entry, Lock, Status, beside
+from evalops.lock import Entry, Lock, Status, held
 from evalops.once import Once
-from evalops.plan import Known, Options, Plan, Wanted
+from evalops.plan import Denial, Estimate, Estimator, Known, Options, Plan, Wanted
+from evalops.policy import Breach, Policy
 from evalops.project import Project
 from evalops.providers import PROVIDERS, open_provider
 from evalops.providers.base import Job, Provider
@@ -38,11 +39,12 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan with what it was made from."""
+    """A plan with what it was made from. `broken` are the rules that evaluations break, those in step included."""
 
     plan: Plan
     locks: Mapping[str, Lock]
     warnings: tuple[Diagnostic, ...] = ()
+    broken: tuple[Breach, ...] = ()
     files: tuple[str, ...] | None = None  # that it read beside specs, locks and settings; None where not all are named
 
 
@@ -69,12 +71,11 @@ def make(
     wanted = catalog.select(found.wanted, selection.include, selection.exclude)
     if selection.changed_since is not None:
         wanted = catalog.touched(wanted, project.changed_since(selection.changed_since), project.settings)
-    prices = project.settings.prices
     built = plan.build(
         wanted,
         locks,
         None if providers is None else _jobs(providers, wanted, locks, once, options.rerun),
-        estimate=lambda each: estimate.estimate(each, prices),
+        estimate=_estimator(project, locks),
         options=options,
         forget=selection.is_all,
         unknown=once.unknown() if once else _in_doubt(project),
@@ -83,13 +84,65 @@ def make(
     )
     if once:
         once.wanted = _standing(found.wanted, locks) | {(each.fingerprint, each.generation) for each in built.changes}
-    allowed = plan.deny(built, _denials(wanted, project.settings.policy))
+    broken = breaches(project, wanted, locks)
+    priced = remaining.priced(project, built, providers)
+    made = _allowed(priced, broken, project.settings)
+    problems += (each.diagnostic for each in broken if not each.diagnostic.is_error)
+    problems += _notes(made, locks, project.settings)
+    # What is here of a job that goes on, and what git tracks, lies outside of the files that a plan is made from.
+    is_whole = not any(map(remaining.goes_on, priced.changes)) and all(
+        each.code != catalog.UNTRACKED for each in problems
+    )
     return Planned(
-        plan=plan.within(allowed, project.settings.budget),
+        plan=made,
         locks=locks,
         warnings=_about(wanted, problems),
-        files=_files(found.wanted, project.settings),
+        broken=broken,
+        files=_files(found.wanted, project.settings) if is_whole else None,
     )
+
+
+def _allowed(built: Plan, broken: Sequence[Breach], settings: Settings) -> Plan:
+    """The plan with all denied that a rule forbids, each by the first of them, and what is over the budget then."""
+    errors = [each for each in reversed(broken) if each.diagnostic.is_error]
+    denied = {each.address: Denial(each.reason, each.mark) for each in errors}
+    return plan.within(plan.deny(built, denied), settings.budget)
+
+
+def validated(project: Project, paths: Iterable[str] | None = None) -> Catalog:
+    """The evaluations of all specs, or of those at `paths`, with everything that is wrong, broken rules included."""
+    found = catalog.read(project, paths)
+    if has_errors(found.diagnostics):
+        return found
+    broken = breaches(project, found.wanted, project.locks()[0])
+    return replace(found, diagnostics=(*found.diagnostics, *(each.diagnostic for each in broken)))
+
+
+def breaches(project: Project, wanted: Sequence[Wanted], locks: Mapping[str, Lock]) -> tuple[Breach, ...]:
+    """The rules of a project that its evaluations break."""
+    if not project.settings.policy:
+        return ()
+    rules, estimated = Policy(project.settings.policy), _estimator(project, locks)
+    return tuple(found for each in wanted for found in rules.breaches(each, estimated(each)))
+
+
+def _estimator(project: Project, locks: Mapping[str, Lock]) -> Estimator:
+    """Estimates by the last results; where a revision is trusted, by those that it has: a branch may make some up."""
+    known = locks if project.measured is None else project.measured
+
+    def estimated(wanted: Wanted) -> Estimate:
+        evaluation = wanted.evaluation
+        return estimate.estimate(wanted, project.settings.prices, held(known, evaluation.spec, evaluation.address))
+
+    return estimated
+
+
+def _notes(made: Plan, locks: Mapping[str, Lock], settings: Settings) -> Iterator[Diagnostic]:
+    """What whoever agrees to a plan should know: other hosts, other keys, old prices."""
+    yield from destination.changes(made, locks, settings)
+    paid = (each.wanted for each in made.changes if each.wanted and each.money == "paid")
+    models = {model.model for wanted in paid for model in wanted.evaluation.models}
+    yield from estimate.stale(settings, models, datetime.now(UTC).date())
 
 
 def open_providers(project: Project) -> dict[str, Provider]:
@@ -164,16 +217,19 @@ def _moved(wanted: Sequence[Wanted], locks: Mapping[str, Lock], providers: Mappi
     """The finished addresses whose evaluators are no longer what they were at the service, and how they differ."""
     found = {}
     for evaluation, _ in wanted:
-        lock = locks.get(beside(evaluation.spec))
-        entry = lock.entries.get(evaluation.address) if lock else None
+        entry = held(locks, evaluation.spec, evaluation.address)
         if entry is None or not entry.pins or entry.status is not Status.COMPLETED:
             continue
-        today = providers[evaluation.provider].pinned(evaluation)
-        changed = [(name, old, today[name]) for name, old in entry.pins.items() if today.get(name, old) != old]
-        if changed:
-            differs = "; ".join(f"`{name}` from {old} to {new}" for name, old, new in changed)
-            found[evaluation.address] = f"the service changed {differs}"
+        if why := moved(entry, providers[evaluation.provider].pinned(evaluation)):
+            found[evaluation.address] = why
     return found
+
+
+def moved(entry: Entry, today: Mapping[str, str]) -> str | None:
+    """How the evaluators of a result differ from what their names stand for today, None where they do not."""
+    changed = [(name, old, today[name]) for name, old in (entry.pins or {}).items() if today.get(name, old) != old]
+    differs = "; ".join(f"`{name}` from {old} to {new}" for name, old, new in changed)
+    return f"the service changed {differs}" if differs else None
 
 
 def _known(
@@ -209,8 +265,7 @@ def _standing(wanted: Sequence[Wanted], locks: Mapping[str, Lock]) -> set[tuple[
     """The work that specs ask for, by fingerprint and generation."""
     found = set()
     for evaluation, identity in wanted:
-        lock = locks.get(beside(evaluation.spec))
-        entry = lock.entries.get(evaluation.address) if lock else None
+        entry = held(locks, evaluation.spec, evaluation.address)
         found.add((identity.fingerprint, entry.generation if entry else 1))
     return found
 
@@ -222,18 +277,6 @@ def _in_doubt(project: Project) -> dict[tuple[str, int], str]:
         for each in journals.read(project.state / JOURNAL).values()
         if each.is_open
     }
-
-
-def _denials(wanted: Sequence[Wanted], policy: object) -> dict[str, str]:
-    if policy is True:
-        return {}
-    denied = {}
-    for evaluation, identity in wanted:
-        rows = math.inf if identity.digests.rows is None else identity.digests.rows  # uncounted: beyond any bound
-        broken = schema.violations({**identity.inputs, "rows": rows}, policy)
-        if broken:
-            denied[evaluation.address] = f"`policy` forbids it: {broken[0]}"
-    return denied
 
 
 def _check_addresses(addresses: frozenset[str], wanted: Sequence[Wanted]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -183,23 +184,24 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return f"did you mean `{close[0]}`?" if close else None
 
 
-def violations(value: Any, schema: Any) -> list[str]:
-    """What of `value` does not satisfy `schema`, a line each; a broken schema is one line too."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return [f"the policy is not a JSON Schema: {error.message}"]
-    return [_violation(error) for error in Draft202012Validator(schema).iter_errors(value)]
-
-
-def _violation(error: Any) -> str:
+def breach(error: Any) -> str:
+    """A jsonschema.ValidationError of a rule in words; a number that nobody knows is infinite."""
     name = ".".join(str(part) for part in error.absolute_path)
-    if name and error.validator in ("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum"):
-        return f"`{name}` {_VALUES[error.validator](error)[0]}"
-    return f"{name or 'evaluation'}: {error.message}"
+    if error.validator is None:  # the schema `false`, of which jsonschema does not say where it stands
+        return (
+            "no evaluation is allowed"
+            if isinstance(error.instance, dict)
+            else f"{_shown(error.instance)} is not allowed"
+        )
+    if not name or error.validator not in _BOUNDS:
+        return f"{name or 'evaluation'}: {error.message[:200]}"
+    words, _ = _VALUES[error.validator](error)
+    if error.instance == math.inf:
+        return f"`{name}` {words.partition(', not ')[0]}, and it is not known"
+    return f"`{name}` {words}"
+
+
+_BOUNDS = ("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 # `error` is a jsonschema.ValidationError; its attributes are typed too loosely to be of help.
@@ -301,6 +303,14 @@ def _pattern(error: Any) -> Said:
     return message.format(_shown(error.instance)), hint
 
 
+def _short(error: Any) -> Said:
+    least, have = error.validator_value, len(error.instance)
+    if least == 1:
+        return "is empty", None
+    _, hint = _PATTERNS.get(error.schema.get("pattern"), ("", None))
+    return f"must have {least} characters at the least, and {_shown(error.instance)} has {have or 'none'}", hint
+
+
 def _other(error: Any) -> Said:
     return f"is not allowed: {error.message}", None
 
@@ -312,10 +322,11 @@ _VALUES: dict[str, Callable[[Any], Said]] = {
     "pattern": _pattern,
     "minItems": _few,
     "maxItems": lambda error: (f"may have at most {error.validator_value} entries, it has {len(error.instance)}", None),
-    "minLength": lambda error: ("is empty", None),
+    "minLength": _short,
     "maxLength": lambda error: (f"is longer than {error.validator_value} characters", None),
     "minimum": lambda error: (f"must be at least {error.validator_value}, not {error.instance}", None),
     "exclusiveMinimum": lambda error: (f"must be more than {error.validator_value}, not {error.instance}", None),
+    "exclusiveMaximum": lambda error: (f"must be less than {error.validator_value}, not {error.instance}", None),
     "maximum": lambda error: (f"must be at most {error.validator_value}, not {error.instance}", None),
     "minProperties": lambda error: ("is empty", None),
     "anyOf": lambda error: ("needs `min` or `max`", None),
@@ -330,6 +341,14 @@ _PATTERNS = {
     "^[A-Za-z_][A-Za-z0-9_]*$": (
         "is not the name of an environment variable",
         "name the variable that holds the key, like OPENAI_API_KEY; never write the key itself",
+    ),
+    "^[A-Za-z0-9_./ -]*$": (
+        "is {}, which is no name of an app at Patronus",
+        "use 2 to 50 letters without accents, digits, spaces, `_`, `.`, `/` and `-`",
+    ),
+    "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$": (
+        "is {}, which is no id of a project at Patronus",
+        "an id looks like 123e4567-e89b-12d3-a456-426614174000; a project's name goes in `project`",
     ),
     "^https?://[^/?#@\\s]+$": (
         "is {}, which is no origin",

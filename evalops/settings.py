@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 from evalops import schema
 from evalops.document import Document
-from evalops.errors import Diagnostic, Mark, has_errors
+from evalops.errors import Diagnostic, Mark, Severity, has_errors
 
 FILE = "evalops.yaml"
 DEFAULT_SPECS = ("**/*.yaml",)
+# What says where rows and keys may go, what code may run, and what an apply may cost: by a trusted revision, if named.
+TRUSTED = ("providers", "models", "credentials", "functions", "prices", "budget", "policy", "serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +38,15 @@ class NamedDataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Money per million tokens."""
+    """Money per million tokens, as the vendor asked it on the day `as_of`."""
 
     input: float
     output: float
+    as_of: date
+
+    def of(self, sent: float, received: float) -> float:
+        """The money for these numbers of tokens."""
+        return (sent * self.input + received * self.output) / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +61,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The most one apply may do; None is no bound."""
+    """The most one apply may do, and each of its evaluations; None is no bound."""
 
     rows: int | None = None
     calls: int | None = None
     cost: float | None = None
+    per_evaluation: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What every evaluation must satisfy: a JSON Schema over its flat fields. `message` says why, or whom to ask."""
+
+    name: str
+    schema: Any
+    severity: Severity = Severity.ERROR
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +101,30 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """A revision whose settings hold, and what of evalops.yaml here differs from it, by dotted names: settings that
+    are not used (`ignored`), and others that are (`applied`).
+    """
+
+    name: str
+    commit: str
+    ignored: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {"name": self.name, "commit": self.commit, "ignored": list(self.ignored), "applied": list(self.applied)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """evalops.yaml with its defaults. `judges`, `models` and `defaults` stay as written: specs merge them."""
+    """evalops.yaml with its defaults. `judges`, `models` and `defaults` stay as written: specs merge them.
+
+    `trusted` is the document that the sections of `TRUSTED` are from, where that is another one.
+    """
 
     document: Document | None = None
+    trusted: Document | None = None
     specs: tuple[str, ...] = DEFAULT_SPECS
     provider: str = "local"
     limits: Limits = Limits()
@@ -97,19 +136,54 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     budget: Budget = Budget()
-    policy: Any = True
+    policy: tuple[Rule, ...] = ()
     verdicts_max_bytes: int = 1_000_000
     remotes: Mapping[str, Remote] = field(default_factory=dict)
     serve: Serve = Serve()
 
     def mark(self, *route: str | int) -> Mark:
         """Where a setting was written."""
-        return self.document.mark(*route) if self.document else Mark(FILE)
+        document = self.document_of(str(route[0])) if route else self.document
+        return document.mark(*route) if document else Mark(FILE)
+
+    def document_of(self, section: str) -> Document | None:
+        """The document that a section is from."""
+        return self.trusted if self.trusted and section in TRUSTED else self.document
+
+    def trusting(self, theirs: Settings) -> Settings:
+        """These settings, with those of `theirs` in place of all that `TRUSTED` names."""
+        return replace(
+            self,
+            trusted=theirs.document,
+            limits=theirs.limits,
+            remotes=theirs.remotes,
+            models=theirs.models,
+            credentials=theirs.credentials,
+            functions=theirs.functions,
+            prices=theirs.prices,
+            budget=theirs.budget,
+            policy=theirs.policy,
+            serve=theirs.serve,
+        )
+
+
+def differences(before: Any, after: Any, route: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The routes of the settings that differ between two values; of what one of them lacks, the highest."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys(), key=str):
+            if key not in before or key not in after:
+                yield (*route, str(key))
+            else:
+                yield from differences(before[key], after[key], (*route, str(key)))
+    elif before != after:
+        yield route
 
 
 def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
     """The settings in a parsed evalops.yaml; with errors, the defaults."""
     problems = schema.check(document.value, document, "project")
+    if not has_errors(problems):
+        problems += _dates(document)
     if has_errors(problems):
         return Settings(document=document), problems
     value = document.value
@@ -127,9 +201,15 @@ def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
         datasets={name: NamedDataset(**each) for name, each in value.get("datasets", {}).items()},
         functions=value.get("functions", {}),
         defaults=value.get("defaults", {}),
-        prices={name: Price(**each) for name, each in value.get("prices", {}).items()},
-        budget=Budget(**value.get("budget", {})),
-        policy=value.get("policy", True),
+        prices={
+            name: Price(input=each["input"], output=each["output"], as_of=date.fromisoformat(each["as_of"]))
+            for name, each in value.get("prices", {}).items()
+        },
+        budget=_budget(value.get("budget", {})),
+        policy=tuple(
+            Rule(**{**each, "name": name, "severity": Severity(each.get("severity", Severity.ERROR))})
+            for name, each in value.get("policy", {}).items()
+        ),
         verdicts_max_bytes=value.get("verdicts", {}).get("max_bytes", 1_000_000),
         remotes={
             name: Remote(**each)
@@ -138,6 +218,25 @@ def load(document: Document) -> tuple[Settings, list[Diagnostic]]:
         },
         serve=_serve(value.get("serve", {})),
     ), problems
+
+
+def _dates(document: Document) -> Iterator[Diagnostic]:
+    """Days of prices that no calendar has."""
+    for name, price in document.value.get("prices", {}).items():
+        try:
+            date.fromisoformat(price["as_of"])
+        except ValueError:
+            yield Diagnostic(
+                code="schema/value",
+                message=f"`prices.{name}.as_of` must be a day, not `{price['as_of']}`",
+                mark=document.mark("prices", name, "as_of"),
+                hint="write it as 2026-11-01",
+            )
+
+
+def _budget(value: Mapping[str, Any]) -> Budget:
+    each = value.get("per_evaluation")
+    return Budget(**{**value, "per_evaluation": None if each is None else Budget(**each)})
 
 
 def _serve(value: Mapping[str, Any]) -> Serve:

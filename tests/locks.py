@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalops import catalog, jobs, lock, semantics
-from evalops.dataset import keys, read, uses
+from evalops.datasets.dataset import keys, read, uses
 from evalops.lock import Entry, Lock, Status
 from evalops.plan import Wanted
 from evalops.project import Project

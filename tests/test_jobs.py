@@ -10,7 +10,7 @@ import pytest
 from evaluations import evaluation
 
 from evalops import jobs
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.errors import EvalopsError
 from evalops.fingerprint import Digests, Identity
 from evalops.lock import Entry, Status

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evalops import catalog, plan
-from evalops.errors import Exit
+from evalops.errors import Exit, Mark
 from evalops.lock import Entry, Lock, Status
-from evalops.plan import Action, Change, Estimate, Known, Options, Plan, Wanted, build
+from evalops.plan import Action, Change, Denial, Estimate, Known, Options, Plan, Wanted, build
 from evalops.project import Project
 from evalops.settings import Budget
 
@@ -227,7 +227,7 @@ def test_the_digest_covers_what_an_approval_is_for(two: Project) -> None:
         build(found, made),
         build(found, made, options=Options(rerun=frozenset({"tone"}))),
         build(found, locks.of(two, {"tone": {"generation": 2}}), options=Options(rerun=frozenset({"tone"}))),
-        plan.deny(base, {"tone": "no"}),
+        plan.deny(base, {"tone": Denial("no")}),
     ]
     assert len({each.digest for each in different} | {base.digest}) == len(different) + 1
 
@@ -244,18 +244,21 @@ def test_what_is_in_step_may_come_and_go_without_staling_an_approval(two: Projec
 
 def test_only_what_costs_money_is_denied(two: Project) -> None:
     made = locks.of(two)
-    denied = plan.deny(build(wanted(two), {"tone.lock": made["tone.lock"]}), {"tone": "policy", "grade": "policy"})
+    denied = plan.deny(
+        build(wanted(two), {"tone.lock": made["tone.lock"]}), {"tone": Denial("rule"), "grade": Denial("rule")}
+    )
     assert actions(denied) == {"grade.lock:grade": "denied", "tone.lock:tone": "noop"}
 
 
 def test_what_waits_for_denied_work_is_denied_with_it(folder: Folder) -> None:
     project = folder.write({"a.yaml": SPEC.replace("tone", "a"), "b.yaml": SPEC.replace("tone", "b"), "c.yaml": GRADE})
-    made = plan.deny(build(wanted(project), {}), {"a": "policy"})
+    made = plan.deny(build(wanted(project), {}), {"a": Denial("rule", Mark("a.yaml", 3))})
+    assert (made.changes[0].reason, made.changes[0].mark) == ("rule", Mark("a.yaml", 3))
     assert actions(made) == {"a.lock:a": "denied", "b.lock:b": "denied", "c.lock:grade": "create"}
     assert made.changes[1].reason == "`a`, the same work, is denied"
     # A finished entry can be adopted whatever the policy says of new work.
     done = {"a.lock": locks.of(project)["a.lock"]}
-    assert actions(plan.deny(build(wanted(project), done), {"a": "p", "b": "p"}))["b.lock:b"] == "adopt"
+    assert actions(plan.deny(build(wanted(project), done), {"a": Denial("p"), "b": Denial("p")}))["b.lock:b"] == "adopt"
 
 
 def costs(two: Project, *estimates: Estimate) -> Plan:
@@ -275,6 +278,16 @@ def costs(two: Project, *estimates: Estimate) -> Plan:
         (Budget(rows=9), {"grade": "over `budget.rows`: 10 of 9", "tone": "over `budget.rows`: 20 of 9"}),
         (Budget(rows=20), {"tone": "over `budget.rows`: 30 of 20"}),
         (Budget(rows=0, cost=0), {"grade": "over `budget.rows`: 10 of 0", "tone": "over `budget.rows`: 20 of 0"}),
+        (Budget(per_evaluation=Budget(rows=20, calls=40, cost=2.0)), {}),
+        (Budget(per_evaluation=Budget(rows=15)), {"tone": "over `budget.per_evaluation.rows`: 20 of 15"}),
+        (Budget(per_evaluation=Budget(calls=39)), {"tone": "over `budget.per_evaluation.calls`: 40 of 39"}),
+        (Budget(per_evaluation=Budget(cost=1.5)), {"tone": "over `budget.per_evaluation.cost`: 2 of 1.5"}),
+        # What one may not take leaves its part of the whole to the others.
+        (Budget(calls=40, per_evaluation=Budget(rows=15)), {"tone": "over `budget.per_evaluation.rows`: 20 of 15"}),
+        (
+            Budget(calls=19, per_evaluation=Budget(rows=15)),
+            {"grade": "over `budget.calls`: 20 of 19", "tone": "over `budget.per_evaluation.rows`: 20 of 15"},
+        ),
     ],
 )
 def test_a_budget(two: Project, budget: Budget, denied: Mapping[str, str]) -> None:

@@ -231,26 +231,3 @@ def test_the_hints_for_foreign_names_name_fields_that_exist() -> None:
 )
 def test_nearest(word: str, hint: str | None) -> None:
     assert schema.nearest(word, ["accuracy", "kappa"]) == hint
-
-
-def test_a_policy_is_told_in_words() -> None:
-    policy = {
-        "properties": {
-            "judge.model": {"enum": ["a", "b"]},
-            "rows": {"maximum": 10},
-            "judge.base_url": {"pattern": "^x"},
-        },
-        "required": ["judge.temperature"],
-    }
-    value = {"judge.model": "c", "rows": 11, "judge.base_url": "y"}
-    assert schema.violations(value, policy) == [
-        "`judge.model` must be one of `a`, `b`, not `c`",
-        "`rows` must be at most 10, not 11",
-        "judge.base_url: 'y' does not match '^x'",
-        "evaluation: 'judge.temperature' is a required property",
-    ]
-    assert schema.violations({"judge.model": "a", "rows": 1, "judge.temperature": 0}, policy) == []
-    assert schema.violations(value, {"type": "strict"}) == [
-        "the policy is not a JSON Schema: 'strict' is not valid under any of the given schemas"
-    ]
-    assert schema.violations(value, False) != []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +36,13 @@ case "$*" in
   *--paginate*) printf '%s' "$KNOWN" ;;
 esac
 """
+
+
+# What the event says.
+EVENT = {
+    "${{ github.event.pull_request.base.sha }}": "main",
+    "origin/${{ github.event.repository.default_branch }}": "origin/main",
+}
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ class Runner:
             "GITHUB_SERVER_URL": "https://github.com",
             "GITHUB_REF": "refs/heads/change",
             "LOG": str(self.temp / "log"),
-            **{f"GITHUB_{name}": str(self.temp / name) for name in ("STEP_SUMMARY", "ENV", "OUTPUT")},
+            **{f"GITHUB_{name}": str(self.temp / name) for name in ("STEP_SUMMARY", "OUTPUT")},
         }
 
     def read(self, name: str) -> str:
@@ -90,11 +99,14 @@ class Runner:
         for step in job["steps"]:
             if "run" in step and only in step["name"]:
                 env = {**value.get("env", {}), **job.get("env", {}), **step.get("env", {})}
-                known = {name: self.values.get(text, text) for name, text in env.items()}
-                noted = dict(line.split("=", 1) for line in self.read("ENV").splitlines())
+                told = dict(line.split("=", 1) for line in self.read("OUTPUT").splitlines())
+                known = {name: self.values.get(text, EVENT.get(text, text)) for name, text in env.items()}
+                for name, text in env.items():
+                    if output := re.fullmatch(r"\$\{\{ steps\.\w+\.outputs\.(\w+) \}\}", text):
+                        known[name] = told.get(output[1], known[name])
                 done = subprocess.run(
                     ["/bin/bash", "-e", "-c", step["run"]], cwd=self.repository.root, capture_output=True, text=True,
-                    env={**self.environment, **known, **noted, **more},
+                    env={**self.environment, **known, **more},
                 )  # fmt: skip
                 found[step["name"]] = done.returncode
                 self.said = done.stdout + done.stderr
@@ -113,10 +125,18 @@ def load(path: Path) -> Any:
 @pytest.mark.slow
 def test_the_review_of_a_pull_request(runner: Runner) -> None:
     codes = runner.run("evalops.yaml")
-    assert codes == {"Install": 0, "Validate": 0, "Plan": 0, "Comment": 0, "Check": 1}  # nothing is applied yet
+    assert codes == {
+        "Install": 0,
+        "Validate": 0,
+        "Plan": 0,
+        "Comment": 0,
+        "Report": 0,
+        "Check": 1,
+    }  # nothing applied yet
     assert runner.read("log") == f"pip install evalops-cli=={evalops.__version__}\n"
     assert "tone" in runner.read("STEP_SUMMARY") and "::error" in runner.said
     assert runner.read("comment.md").startswith("<!-- evalops -->\n")
+    assert runner.read("evalops-report.html").startswith("<!doctype html>\n")
 
 
 def test_the_comment_is_posted_once_and_then_updated(runner: Runner) -> None:
@@ -170,12 +190,32 @@ def test_apply_commits_lockfiles_and_nothing_else_and_pushes_over_what_came_mean
     assert runner.run("evalops-apply.yaml", "Commit") == {"Commit": 0}  # nothing to commit
 
 
+@pytest.mark.slow
+def test_a_pull_request_cannot_raise_its_own_budget(runner: Runner) -> None:
+    made = runner.repository
+    made.git("checkout", "--quiet", "main")
+    made.folder.settings(policy={"none": {"schema": False, "message": "nothing runs here"}})
+    made.commit()
+    made.git("checkout", "--quiet", "-b", "sly")
+    made.folder.settings()
+    made.spec("tone", "fair").commit()
+    codes = runner.run("evalops.yaml")
+    assert (codes["Validate"], codes["Plan"], codes["Check"]) == (0, 0, 1)
+    for name in ("STEP_SUMMARY", "comment.md"):
+        assert "denied" in runner.read(name) and "nothing runs here" in runner.read(name)
+    assert "not used here: policy" in runner.read("STEP_SUMMARY") and "check/denied" in runner.said
+    made.git("update-ref", "refs/remotes/origin/main", "main")
+    runner.values["${{ inputs.digest }}"] = ""
+    assert runner.run("evalops-apply.yaml", "Apply") == {"Apply": 0}
+    assert runner.read("OUTPUT") == "code=1\n" and not (made.folder.root / "tone.lock").exists()
+
+
 @pytest.mark.parametrize(("digest", "rest"), [("", ""), ("$(id) x", " --approved $(id) x")])
 def test_apply_asks_for_the_plan_that_was_approved(runner: Runner, digest: str, rest: str) -> None:
     (runner.temp / "bin/evalops").write_text('#!/bin/bash\nprintf "%s" "$*" > "$LOG"\nexit 5\n')
     runner.values["${{ inputs.digest }}"] = digest
     assert runner.run("evalops-apply.yaml", "Apply") == {"Apply": 0}
-    assert runner.read("log") == f"--project llm evals apply --yes{rest}"
+    assert runner.read("log") == f"--project llm evals apply --yes --trusted-ref origin/main{rest}"
     assert runner.read("OUTPUT") == "code=5\n"
 
 
@@ -204,6 +244,16 @@ def test_rights_pins_and_expressions(name: str) -> None:
     assert int(job["timeout-minutes"]) > 0 and job["runs-on"].startswith("ubuntu-")
 
 
+@pytest.mark.slow
+def test_an_auditor_of_workflows_finds_nothing(repository: Repository) -> None:
+    shutil.copy(ACTION, repository.root / "action.yml")
+    zizmor = Path(sys.executable).with_name("zizmor")
+    command = [zizmor, "--offline", "--no-progress", "--format=json", "."]
+    done = subprocess.run(command, cwd=repository.root, capture_output=True, text=True)
+    assert [f"{each['ident']}: {each['desc']}" for each in json.loads(done.stdout)] == [], done.stderr
+    assert "evalops-comment.yaml" in done.stderr and "action.yml" in done.stderr
+
+
 def test_the_action(runner: Runner) -> None:
     (runner.temp / "bin/evalops").write_text('#!/bin/bash\nprintf "%s\\n" "$*" >> "$LOG"\necho shown\n')
     runner.values = {"${{ inputs.project }}": "$(id) evals", "${{ inputs.base }}": ""}
@@ -211,9 +261,9 @@ def test_the_action(runner: Runner) -> None:
     runner.run("action.yml", "Check", BASE="v1")
     assert runner.read("log").splitlines() == [
         "pip install /the action",
-        "--project $(id) evals report --format comment origin/main...",
-        "--project $(id) evals check --base origin/main... --format github",
-        "--project $(id) evals check --base v1 --format github",
+        "--project $(id) evals report --format comment --trusted-ref main origin/main...",
+        "--project $(id) evals check --trusted-ref main --base origin/main... --format github",
+        "--project $(id) evals check --trusted-ref main --base v1 --format github",
     ]
     assert runner.read("OUTPUT") == f"path={runner.temp}/comment.md\n"
     assert runner.read("comment.md") == runner.read("STEP_SUMMARY") == "shown\n"
