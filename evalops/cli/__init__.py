@@ -23,13 +23,14 @@ COMMANDS = {
     "rows": "Print the rows of an evaluation with their verdicts.",
     "diff": "Show how results moved since a git revision, and whether that is real.",
     "check": "Prove in CI that the lockfiles answer the specs and that the gates hold.",
-    "report": "Write the comment for a pull request: plan, results and gates.",
+    "report": "Write all results as one HTML page, as data, or as the comment for a pull request.",
     "rank": "Rank several candidates on the same rows and judge, with intervals and tests.",
     "import": "Write specs for jobs that were made elsewhere, with their rows and results.",
     "export": "Send results that were made elsewhere to Patronus.",
     "dataset": "List datasets: those of the specs, or the files at the service.",
     "models": "List the models that the service is known to evaluate with.",
     "serve": "Serve the engine behind a Together-compatible API.",
+    "ui": "Open the project as a page: see, create, follow and review evaluations.",
     "schema": "Print a JSON Schema, for an editor or a check of your own.",
 }
 

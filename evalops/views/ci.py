@@ -29,8 +29,15 @@ def summary(value: Mapping[str, Any]) -> str:
         if found[key]
     ]
     parts += [f"{words.count(found['project'], 'problem')} of the project itself"] if found["project"] else []
+    unproven = sum(_is_unproven(each) for each in value["evaluations"])
+    parts += [f"{unproven} not proven by {'its' if unproven == 1 else 'their'} service"] if unproven else []
     base = f" Base: {value['base']['commit'][:12]}." if value["base"] else ""
     return f"{words.count(found['evaluations'], 'evaluation')}: {', '.join(parts)}.{base}"
+
+
+def _is_unproven(checked: Mapping[str, Any]) -> bool:
+    """Whether a service was asked, and could not bear out all of a result."""
+    return any(each["code"] == "check/unproven" for each in checked["diagnostics"])
 
 
 def text(value: Mapping[str, Any]) -> str:
@@ -38,7 +45,7 @@ def text(value: Mapping[str, Any]) -> str:
     rows = [each for each in value["evaluations"] if each["status"] != "holds"]
     width = min(60, max((len(line(each["address"])) for each in rows), default=0))
     lines = [f"{line(each['address']):<{width}}  {', '.join(_codes(each))}" for each in rows]
-    return "\n".join([*lines, *([""] if lines else []), summary(value)])
+    return "\n".join([*lines, *([""] if lines else []), summary(value), *words.trusted(value)])
 
 
 def _codes(checked: Mapping[str, Any]) -> list[str]:

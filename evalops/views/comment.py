@@ -29,10 +29,11 @@ def comment(value: Value, limit: int = LIMIT) -> str:
 def plan(value: Value, *, verbose: bool = False, limit: int = LIMIT) -> str:
     """A plan as Markdown, short enough for a comment."""
     digest = f"Digest: {code(value['digest'])}"
+    problems = _problems({"problems": value["diagnostics"]})
     return fitting(
         [
-            lambda: markdown.plan(value, verbose=verbose),
-            lambda: markdown.plan(value),
+            lambda: _joined([markdown.plan(value, verbose=verbose).removesuffix("\n"), *problems]),
+            lambda: _joined([markdown.plan(value).removesuffix("\n"), *problems]),
             lambda: _joined([markdown.plan_signs(value), digest]),
             lambda: _joined([text.totals(value["summary"]), digest]),
         ],
@@ -93,6 +94,7 @@ def _head(value: Value) -> str:
         lines.append(f"**{text.count(gates, 'gate')} failing**" if gates else "No gate fails")
         lines.append(f"Results: {moved.totals(value['review'])}")
     lines.append(text.totals(value["plan"]["summary"]) if value["plan"] else "No plan: the specs have errors")
+    lines += [prose(each) for each in text.trusted(value["plan"] or {})[:1]]
     about = [f"head {code(value['head'][:12])}"] if value["head"] else []
     about += (
         [f"base {code(value['base']['commit'][:12])} ({code(value['base']['name'], 100)})"] if value["base"] else []

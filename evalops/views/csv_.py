@@ -1,11 +1,11 @@
-"""Rows as CSV, safe to open in a spreadsheet."""
+"""Rows as CSV, safe to open in a spreadsheet; and the rows of a whole report as columns."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -18,6 +18,40 @@ def rows(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             header = list(flat)
             yield _line(header)
         yield _line([_cell(flat.get(name)) for name in header])
+
+
+def columns(report: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The rows of every evaluation below each other, a list for each column; what a row does not have is None.
+
+    `source.` and `output.` stand before the columns of datasets and the fields of models; what is no plain value is
+    JSON.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in ("address", "row", *_FIRST)}
+    for each in report["evaluations"]:
+        sheet, before = each["rows"], len(found["address"])
+        found["address"] += [each["address"]] * sheet["count"]
+        found["row"] += range(1, sheet["count"] + 1)
+        parts = {name: values for name, values in sheet["columns"].items() if name != "before_status"}
+        parts |= {f"source.{name}": values for name, values in sheet["source"].items()}
+        parts |= {f"output.{name}": values for name, values in sheet["outputs"].items()}
+        for name, values in parts.items():
+            found.setdefault(name, [None] * before)
+            found[name] += (json.dumps(v, ensure_ascii=False) if isinstance(v, dict | list) else v for v in values)
+        for column in found.values():
+            column += [None] * (len(found["address"]) - len(column))
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+_FIRST = ("key", "status", "verdict", "passed", "problem", "reason", "gold", "agrees", "before", "moved")
+
+
+def table(found: Mapping[str, Sequence[Any]]) -> str:
+    """Columns as CSV with a header."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([_cell(name) for name in found])
+    writer.writerows([_cell(value) for value in row] for row in zip(*found.values(), strict=True))
+    return stream.getvalue()
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from evalops.dataset import Row
+from evalops.datasets.dataset import Row
 from evalops.diff import Field
 from evalops.errors import Diagnostic, Mark
 from evalops.lock import Entry
-from evalops.plan import Action, Change, Estimate, Plan
+from evalops.plan import Action, Basis, Change, Estimate, Plan
 from evalops.result import Verdict
+from evalops.settings import Trusted
 
 FORMAT = 1
 Text = Callable[[str], str | None]  # a digest -> the text that has it, if it is at hand
@@ -41,11 +42,17 @@ def diagnostic(each: Diagnostic) -> dict[str, Any]:
     }
 
 
-def plan(value: Plan, warnings: Iterable[Diagnostic] = (), text: Text = lambda digest: None) -> dict[str, Any]:
-    """The plan; `text` finds the earlier wording of long inputs for a diff."""
+def plan(
+    value: Plan,
+    warnings: Iterable[Diagnostic] = (),
+    text: Text = lambda digest: None,
+    trusted: Trusted | None = None,
+) -> dict[str, Any]:
+    """The plan; `text` finds the earlier wording of long inputs for a diff, `trusted` says whose settings hold."""
     return {
         "format_version": FORMAT,
         "digest": value.digest,
+        **({"trusted": trusted.to_json()} if trusted else {}),
         "summary": _totals(value),
         "changes": [_change(change, text) for change in value.changes],
         "diagnostics": [diagnostic(each) for each in warnings],
@@ -53,12 +60,12 @@ def plan(value: Plan, warnings: Iterable[Diagnostic] = (), text: Text = lambda d
 
 
 def _change(change: Change, text: Text) -> dict[str, Any]:
-    paid = change.action.money == "paid"
+    paid = change.money == "paid"
     return {
         "address": change.address,
         "action": change.action.value,
         "sign": change.action.sign,
-        "money": change.action.money,
+        "money": change.money,
         "reason": change.reason,
         "mark": _mark(change.mark),
         "lock": change.lock,
@@ -70,6 +77,7 @@ def _change(change: Change, text: Text) -> dict[str, Any]:
         **({"calls_at_least": change.estimate.fewest} if paid and change.estimate.fewest is not None else {}),
         "tokens": change.estimate.tokens if paid else None,
         "cost": change.estimate.cost if paid else None,
+        **_basis([change.estimate] if paid else []),
     }
 
 
@@ -98,7 +106,7 @@ def _source(name: str, change: Change) -> str | None:
 
 
 def _totals(value: Plan) -> dict[str, Any]:
-    paid = [change for change in value.changes if change.action.money == "paid"]
+    paid = [change for change in value.changes if change.money == "paid"]
     costs = [change.estimate.cost for change in paid]
     return {
         "paid": {
@@ -108,9 +116,10 @@ def _totals(value: Plan) -> dict[str, Any]:
             **_fewest([change.estimate for change in paid]),
             "tokens": _sum(change.estimate.tokens for change in paid),
             "cost": None if None in costs else sum(cost or 0.0 for cost in costs),
+            **_basis([change.estimate for change in paid]),
         },
-        "free": sum(1 for each in value.changes if each.action.money == "free" and each.action.is_change),
-        "unknown": sum(1 for each in value.changes if each.action.money == "unknown"),
+        "free": sum(1 for each in value.changes if each.money == "free" and each.action.is_change),
+        "unknown": sum(1 for each in value.changes if each.money == "unknown"),
         "blocked": sum(1 for _ in value.of(Action.FAILED, Action.DENIED)),
         "in_step": sum(1 for _ in value.of(Action.NOOP)),
     }
@@ -121,6 +130,16 @@ def _fewest(paid: Sequence[Estimate]) -> dict[str, int | None]:
     if all(each.fewest is None for each in paid):
         return {}
     return {"calls_at_least": _sum(each.calls if each.fewest is None else each.fewest for each in paid)}
+
+
+def _basis(paid: Sequence[Estimate]) -> dict[str, Any]:
+    """What the tokens are estimated by, and the day of the oldest price, where there are any."""
+    bases = {each.basis for each in paid if each.tokens}
+    days = [each.as_of for each in paid if each.as_of]
+    return {
+        **({"basis": next(iter(bases)) if len(bases) == 1 else Basis.BOTH} if bases else {}),
+        **({"prices_as_of": min(days).isoformat()} if days else {}),
+    }
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

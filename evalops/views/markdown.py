@@ -41,6 +41,8 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
         parts.append(_table(("", "evaluation", "action", "takes", "why"), map(_change, changes)))
     if verbose:
         parts += [each for change in changes for each in _diffs(change)]
+    if value.get("trusted"):
+        parts.append("\n".join(f"- {prose(each.strip(), 1000)}" for each in text.trusted(value)))
     parts.append(f"Digest: {code(value['digest'])}")
     return "\n\n".join(parts) + "\n"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from evalops import contrast
-from evalops.metrics import HEADLINES
+from evalops.metrics.summaries import HEADLINES
 from evalops.spec import Type
+from evalops.stats import contrast
 from evalops.views import tables
 from evalops.views import text as words
 from evalops.views.parts import grids
@@ -69,23 +69,8 @@ def _counts(summary: Mapping[str, Any]) -> str:
     if len(rungs) > 1:
         mixed = ", ".join(f"{count} {safe(rung)}" for rung, count in rungs.items())
         text += f"\n  the verdicts were asked for in different ways: {mixed}"
-    return text + _usage(summary.get("usage") or {})
-
-
-def _usage(usage: Mapping[str, Any]) -> str:
-    if not usage.get("calls") and not usage.get("kept"):
-        return ""
-    parts = [words.count(usage["calls"], "call")]
-    if usage.get("kept"):
-        parts.append(f"{usage['kept']:,} replies known from before")
-    if usage.get("saved"):
-        parts.append(f"{words.count(usage['saved'], 'call')} saved by the cascade")
-    tokens = usage.get("prompt_tokens")
-    total = None if tokens is None else tokens + (usage["completion_tokens"] or 0)
-    parts.append("tokens unknown" if total is None else words.count(total, "token"))
-    cost, reason = usage.get("cost"), usage.get("reason")
-    parts.append(f"cost unknown ({safe(reason)})" if cost is None else f"cost {cost:.4g}")
-    return f"\n  {', '.join(parts)}"
+    took = words.usage(summary.get("usage") or {})
+    return text + (f"\n  {took}" if took else "")
 
 
 def _metrics(summary: Mapping[str, Any]) -> str:

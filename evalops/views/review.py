@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from evalops import contrast
+from evalops.stats import contrast
 from evalops.views import tables
 from evalops.views import text as words
 from evalops.views.safe import line

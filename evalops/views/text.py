@@ -14,6 +14,8 @@ from evalops.views.safe import flat, line, safe
 
 Lines = Callable[[str], Sequence[str]]  # a path of the project -> its lines, none where it cannot be read
 
+MOST = 12  # settings that differ, before the rest is counted
+
 _COLOURS = {"+": "green", "~": "yellow", "<": "cyan", ">": "cyan", "*": "cyan", ".": "red", "?": "magenta", "!": "red"}
 
 
@@ -32,7 +34,8 @@ def _diagnostic(each: Diagnostic, lines: Lines) -> str:
     kind = click.style(f"{each.severity.value}[{each.code}]", fg=colour, bold=True)
     place = f"{flat(each.mark)}: " if each.mark else ""
     # A warning about an evaluation may stand in evalops.yaml, far from its name.
-    about = f"{flat(each.address)}: " if each.address and each.mark and each.mark.path == FILE else ""
+    is_said = not each.address or f"`{each.address}`" in each.message
+    about = f"{flat(each.address)}: " if not is_said and each.mark and each.mark.path == FILE else ""
     text = f"{place}{kind}: {about}{flat(each.message)}"
     mark = each.mark
     source = lines(mark.path) if mark and mark.line else ()
@@ -63,13 +66,14 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
     if not changes or all(each["action"] == "noop" for each in changes):
         rows = [_change(each, 0) for each in changes]
         count = summary["in_step"]
-        return "\n".join([*rows, f"Everything is in step: {count} evaluation{'s' * (count != 1)}, nothing to do."])
+        step = f"Everything is in step: {count} evaluation{'s' * (count != 1)}, nothing to do."
+        return "\n".join([*rows, step, *trusted(value)])
     width = min(60, max(len(flat(each["address"])) for each in changes))
     rows = []
     for each in changes:
         rows.append(_change(each, width))
         rows += _fields(each["fields"], verbose=verbose)
-    return "\n".join([*rows, "", totals(summary), f"Digest: {value['digest']}"])
+    return "\n".join([*rows, "", totals(summary), *trusted(value), f"Digest: {value['digest']}"])
 
 
 def _change(each: Mapping[str, Any], width: int) -> str:
@@ -126,16 +130,64 @@ def totals(summary: Mapping[str, Any]) -> str:
     elif paid["changes"]:
         cost = "no cost" if paid["cost"] == 0 else "cost unknown (no price for a model)"
         if paid["cost"]:
-            cost = f"cost about {_money(paid['cost'])}"
+            dated = f" (prices of {paid['prices_as_of']})" if paid.get("prices_as_of") else ""
+            cost = f"cost about {_money(paid['cost'])}{dated}"
+        basis = _BASES.get(paid.get("basis", ""), "")
         parts.append(
             f"{paid['changes']} to run: {count(paid['rows'], 'row')}, {_calls(paid)}, "
-            f"about {paid['tokens']:,} tokens, {cost}"
+            f"about {paid['tokens']:,} tokens{basis}, {cost}"
         )
     for key, words in (("free", "free"), ("unknown", "of unknown outcome"), ("blocked", "blocked")):
         if summary[key]:
             parts.append(f"{summary[key]} {words}")
     parts.append(f"{summary['in_step']} in step")
     return f"Plan: {'; '.join(parts)}."
+
+
+_BASES = {
+    "rule of thumb": " by rule of thumb",
+    "last result": " as in the last results",
+    "both": ", in part as in the last results",
+}
+
+
+def trusted(value: Mapping[str, Any]) -> list[str]:
+    """Whose settings a plan goes by, where that is another revision, and what of evalops.yaml differs from it."""
+    found = value.get("trusted")
+    if not found:
+        return []
+    lines = [f"Trusted: {line(FILE)} of {line(found['name'], 100)} ({found['commit'][:12]})"]
+    for key, words in (("ignored", "not used here"), ("applied", "different here, and used")):
+        if found[key]:
+            more = f" and {len(found[key]) - MOST:,} more" if len(found[key]) > MOST else ""
+            lines.append(f"  {words}: {', '.join(line(each, 80) for each in found[key][:MOST])}{more}")
+    return lines
+
+
+def usage(value: Mapping[str, Any]) -> str:
+    """What jobs took: `40 calls, 12,000 tokens, cost 0.021`, an estimate named as one; "" where nobody was asked."""
+    if not value.get("calls") and not value.get("kept") and not value.get("estimate"):
+        return ""
+    parts = [count(value["calls"], "call")] if value.get("calls") is not None else []
+    if value.get("kept"):
+        parts.append(f"{value['kept']:,} {'reply' if value['kept'] == 1 else 'replies'} known from before")
+    if value.get("saved"):
+        parts.append(f"{count(value['saved'], 'call')} saved by the cascade")
+    sent, received = value.get("prompt_tokens"), value.get("completion_tokens")
+    if sent is not None:
+        parts.append(count(sent + (received or 0), "token"))
+    elif value.get("calls"):
+        parts.append("tokens unknown")
+    return ", ".join([*parts, _cost(value)])
+
+
+def _cost(value: Mapping[str, Any]) -> str:
+    reason = safe(value.get("reason") or "unknown")
+    if value.get("cost") is not None:
+        return f"cost {_money(value['cost'])}"
+    if value.get("estimate"):
+        return f"cost about {_money(value['estimate']['cost'])}, an estimate ({reason})"
+    return f"cost unknown ({reason})"
 
 
 def count(number: int, word: str) -> str:

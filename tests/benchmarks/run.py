@@ -1,4 +1,4 @@
-"""All benchmarks, or those named:  python tests/benchmarks/run.py [startup] [plan] [rerun] [throughput] [memory]
+"""All benchmarks, or those named:  python tests/benchmarks/run.py [startup] [plan] [rerun] [throughput] [memory] [report]
 
 Every ratio is between figures of one run on one machine; absolute figures are for a feeling only.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import evalops
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("startup", "plan", "rerun", "throughput", "memory")
+NAMES = ("startup", "plan", "rerun", "throughput", "memory", "report")
 
 
 def main() -> None:
