@@ -4,6 +4,7 @@ text, it fits, and what does not fit is left out by levels.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from repository import Repository
 
 from evalops import lock
 from evalops.cli import report
+from evalops.errors import EvalopsError
 from evalops.views import comment, markdown
 from evalops.views.safe import cells, code, fence, line, prose
 
@@ -250,11 +252,6 @@ def leaves(value: Any, payload: str, *, ours: frozenset[str]) -> Any:
     return payload if isinstance(value, str) else value
 
 
-OURS = frozenset(
-    {"kind", "trend", "status", "type", "action", "sign", "money", "severity", "at", "on", "verdict", "test", "commit", "head", "digest", "fingerprint", "format_version", "metric"}
-)  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the comment on a real project is made of."""
@@ -264,10 +261,56 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("payload", HOSTILE, ids=range(len(HOSTILE)))
 def test_whatever_any_text_says_it_is_text(machine: dict[str, Any], payload: str) -> None:
-    hostile = leaves(machine, payload, ours=OURS)
+    hostile = leaves(machine, payload, ours=comment.WORDS)
     for limit in (comment.LIMIT, 6_000, 3_000, 10):
         read(comment.comment(hostile, limit))
     read(comment.plan(hostile["plan"], verbose=True))
+
+
+# --- a value that another job left ---
+
+
+def places(value: Any, route: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The routes of everything in a machine form."""
+    yield route
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from places(each, (*route, key))
+
+
+def with_at(value: Any, route: tuple[Any, ...], payload: Any) -> Any:
+    """A copy with something else at a route."""
+    if not route:
+        return payload
+    made = copy.copy(value)
+    made[route[0]] = with_at(value[route[0]], route[1:], payload)
+    return made
+
+
+def test_a_value_goes_from_one_job_to_another(machine: dict[str, Any]) -> None:
+    assert comment.of(json.dumps(machine).encode()) == comment.comment(machine)
+
+
+@pytest.mark.slow
+def test_whatever_another_job_left_it_is_refused_or_text(machine: dict[str, Any]) -> None:
+    refused = 0
+    for route in places(machine):
+        for payload in (*HOSTILE[:16], None, 7, [], {}, ["[x](http://e.com)"], {"[x](http://e.com)": "@all"}, 1e999):
+            try:
+                text = comment.of(json.dumps(with_at(machine, route, payload)).encode())
+            except EvalopsError as error:
+                assert error.diagnostics[0].code == "report/foreign"
+                refused += 1
+            else:
+                read(text)
+                assert len(text.encode()) <= comment.LIMIT
+    assert refused > 100
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"7", b"[" * 100_000, b"\xff", b'{"review": 1e999}'])
+def test_what_is_no_value_of_ours_is_refused(data: bytes) -> None:
+    with pytest.raises(EvalopsError):
+        comment.of(data)
 
 
 # --- what fits ---
@@ -303,7 +346,7 @@ def large(count: int, *, address: str = "evaluation-{:04}-of-a-project", flips: 
     summary = {"paid": {"changes": count, "rows": 60 * count, "calls": 60 * count, "tokens": 1, "cost": None}, "free": 0, "unknown": 0, "blocked": 0, "in_step": 0}  # fmt: skip
     return {
         "review": {"base": base, "totals": totals, "moves": moves, "failed_gates": [{"address": each["address"], "gate": gate} for each in moves]},
-        "plan": {"summary": summary, "changes": changes, "digest": "d" * 64}, "problems": [], "fallen": [], "head": "b" * 40, "base": base, "at": "2026-01-31 08:00 UTC",
+        "plan": {"summary": summary, "changes": changes, "digest": "d" * 64, "diagnostics": []}, "problems": [], "fallen": [], "head": "b" * 40, "base": base, "at": "2026-01-31 08:00 UTC",
     }  # fmt: skip
 
 
@@ -315,7 +358,7 @@ def test_a_comment_is_left_out_by_levels_and_never_cut() -> None:
         sizes.append(len(text.encode()))
         assert sizes[-1] <= comment.LIMIT
         assert f"{count:,} moved ({count:,} down)" in text and f"**{count:,} gate{'s' * (count != 1)} failing**" in text
-        assert f"{count} to run: {60 * count:,} rows" in text
+        assert f"{count:,} to run: {60 * count:,} rows" in text
         assert ("Shortened to fit" in text) == ("| row |" not in text)
     read(comment.comment(large(2)))
     assert "| row |" in comment.comment(large(1))
@@ -331,7 +374,7 @@ def test_two_thousand_evaluations_stay_below_the_limit_and_say_the_totals(addres
     value = large(2_000, address=address, flips=1)
     for text, total in (
         (comment.comment(value), "2,000 moved"),
-        (comment.plan(value["plan"]), "2000 to run"),
+        (comment.plan(value["plan"]), "2,000 to run"),
         (comment.review(value["review"]), "2,000 moved"),
     ):
         assert len(text.encode()) <= comment.LIMIT and total in text

@@ -32,7 +32,7 @@ GH = """\
 printf '%s\\n' "$*" >> "$LOG"
 case "$*" in
   *"/pulls "*) printf '%s' "$FOUND" ;;
-  "run download"*) mkdir -p "${@: -1}" && printf '%s' "$COMMENT" > "${@: -1}/comment.md" ;;
+  "run download"*) mkdir -p "${@: -1}" && printf '%s' "$COMMENT" > "${@: -1}/comment.json" ;;
   *--paginate*) printf '%s' "$KNOWN" ;;
 esac
 """
@@ -135,30 +135,28 @@ def test_the_review_of_a_pull_request(runner: Runner) -> None:
     }  # nothing applied yet
     assert runner.read("log") == f"pip install evalops-cli=={evalops.__version__}\n"
     assert "tone" in runner.read("STEP_SUMMARY") and "::error" in runner.said
-    assert runner.read("comment.md").startswith("<!-- evalops -->\n")
+    assert json.loads(runner.read("comment.json"))["plan"]["summary"]["paid"]["changes"] > 0
     assert runner.read("evalops-report.html").startswith("<!doctype html>\n")
 
 
 def test_the_comment_is_posted_once_and_then_updated(runner: Runner) -> None:
-    comment = "<!-- evalops -->\n$(touch hurt) `@all`\n"
-    codes = runner.run(
-        "evalops-comment.yaml", FOUND="7\n8\n", COMMENT=comment, GH_REPO="us/them", HEAD="x:$(id)", RUN="5"
-    )
-    assert set(codes.values()) == {0}
+    left = runner.repository.run("report", "--format", "comment-json", "main").out
+    left = left.replace("tone", "$(touch hurt) @all")
+    codes = runner.run("evalops-comment.yaml", FOUND="7\n8\n", COMMENT=left, GH_REPO="us/them", HEAD="x:$(id)", RUN="5")
+    assert set(codes.values()) == {0}, runner.said
     asked = runner.read("log").splitlines()
     assert asked[0].startswith("api --method GET repos/us/them/pulls -f state=open -f head=x:$(id) ")
-    assert (
-        asked[-1]
-        == f"api --silent --method POST repos/us/them/issues/7/comments -F body=@{runner.temp}/evalops/comment.md"
-    )
-    runner.run("evalops-comment.yaml", FOUND="7\n", KNOWN="12\n13\n", COMMENT=comment, GH_REPO="us/them")
+    assert asked[-1] == f"api --silent --method POST repos/us/them/issues/7/comments -F body=@{runner.temp}/comment.md"
+    posted = runner.read("comment.md")
+    assert posted.startswith("<!-- evalops -->\n") and "`$(touch hurt) @all`" in posted
+    runner.run("evalops-comment.yaml", FOUND="7\n", KNOWN="12\n13\n", COMMENT=left, GH_REPO="us/them")
     assert "--method PATCH repos/us/them/issues/comments/12 " in runner.read("log").splitlines()[-1]
     assert not (runner.repository.root / "hurt").exists()
 
 
-@pytest.mark.parametrize("comment", ["", "hello\n<!-- evalops -->\n", "<!-- evalops -->\n" + "a" * 60_000])
-def test_what_is_no_comment_of_evalops_is_not_posted(runner: Runner, comment: str) -> None:
-    codes = runner.run("evalops-comment.yaml", FOUND="7\n", COMMENT=comment)
+@pytest.mark.parametrize("left", ["", "<!-- evalops -->\n[click](http://evil.example)", '{"plan": "@all"}'])
+def test_what_evalops_would_not_have_left_is_not_posted(runner: Runner, left: str) -> None:
+    codes = runner.run("evalops-comment.yaml", FOUND="7\n", COMMENT=left)
     assert codes["Post it"] == 1 and "POST" not in runner.read("log")
 
 
@@ -201,7 +199,7 @@ def test_a_pull_request_cannot_raise_its_own_budget(runner: Runner) -> None:
     made.spec("tone", "fair").commit()
     codes = runner.run("evalops.yaml")
     assert (codes["Validate"], codes["Plan"], codes["Check"]) == (0, 0, 1)
-    for name in ("STEP_SUMMARY", "comment.md"):
+    for name in ("STEP_SUMMARY", "comment.json"):
         assert "denied" in runner.read(name) and "nothing runs here" in runner.read(name)
     assert "not used here: policy" in runner.read("STEP_SUMMARY") and "check/denied" in runner.said
     made.git("update-ref", "refs/remotes/origin/main", "main")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from evalops.errors import Diagnostic
     from evalops.project import Project
 
-FORMATS = ("html", "comment", "markdown", "json", "csv", "parquet")
+FORMATS = ("html", "comment", "comment-json", "markdown", "json", "csv", "parquet")
+MOST_JSON = 64 << 20  # bytes of a comment's value
 NOT_FOR_TERMINALS = ("html", "parquet")
 
 
@@ -25,12 +26,14 @@ NOT_FOR_TERMINALS = ("html", "parquet")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; default: stdout.")
 @click.option("-s", "--select", "include", multiple=True, metavar="SELECTOR", help="Only these, as in `plan`.")
 @click.option("-x", "--exclude", multiple=True, metavar="SELECTOR", help="Leave these out.")
+@click.option("--from", "source", type=click.File("rb"), help="Make the comment of what comment-json has written.")
 @trusted_option
 @project_option
 def command(
     base: str | None,
     form: str,
     out: Path | None,
+    source: BinaryIO | None,
     trusted_ref: str | None,
     folder: Path | None,
     **selected: tuple[str, ...],
@@ -56,19 +59,31 @@ def command(
     evalops report --format comment > comment.md    for a pull request
 
     The comment has at most 60,000 bytes: plan, results and gates, left out by levels (rows, then tables, then
-    addresses), never cut. Its first line is a marker that nobody sees, by which it is found again.
+    addresses), never cut. Its first line is a marker that nobody sees, by which it is found again. Where the job that
+    may write is another one than the job that read the pull request, as it should be, the first leaves
+    `--format comment-json` and the second makes the comment with `--format comment --from FILE`: whatever a stranger
+    put into that file, what comes out is text, or an error.
 
     The exit code is 0 also if gates fail: that is for `evalops check`.
     """
+    if source is not None:
+        if form != "comment" or base is not None:
+            raise click.UsageError("--from goes with --format comment, and without BASE.")
+        from evalops.views import comment
+
+        data = source.read(MOST_JSON + 1)
+        answer(comment.of(data if len(data) <= MOST_JSON else b""))
+        return
     project, now = open_project(folder, trusted_ref), datetime.now(UTC)
     if out is None and form in NOT_FOR_TERMINALS and sys.stdout.isatty():
         raise click.UsageError(f"{form} is not for a terminal. Name a file: --out report.{form}")
-    if form == "comment":
+    if form.startswith("comment"):
         if any(selected.values()):
             raise click.UsageError("--select and --exclude do not go with the comment: it is about the whole project.")
-        from evalops.views import comment
+        from evalops.views import comment, json_
 
-        _write(project, out, comment.comment(value_of(project, base, now)))
+        value = value_of(project, base, now)
+        _write(project, out, comment.comment(value) if form == "comment" else json_.dump(value))
         return
     _write(project, out, _made(project, form, base, selected, now))
     if out is not None:

@@ -126,7 +126,7 @@ def totals(summary: Mapping[str, Any]) -> str:
     paid = summary["paid"]
     parts = []
     if paid["changes"] and paid["rows"] is None:
-        parts.append(f"{paid['changes']} to run: rows and cost unknown (files at the service are not counted)")
+        parts.append(f"{paid['changes']:,} to run: rows and cost unknown (files at the service are not counted)")
     elif paid["changes"]:
         cost = "no cost" if paid["cost"] == 0 else "cost unknown (no price for a model)"
         if paid["cost"]:
@@ -134,13 +134,13 @@ def totals(summary: Mapping[str, Any]) -> str:
             cost = f"cost about {_money(paid['cost'])}{dated}"
         basis = _BASES.get(paid.get("basis", ""), "")
         parts.append(
-            f"{paid['changes']} to run: {count(paid['rows'], 'row')}, {_calls(paid)}, "
+            f"{paid['changes']:,} to run: {count(paid['rows'], 'row')}, {_calls(paid)}, "
             f"about {paid['tokens']:,} tokens{basis}, {cost}"
         )
     for key, words in (("free", "free"), ("unknown", "of unknown outcome"), ("blocked", "blocked")):
         if summary[key]:
-            parts.append(f"{summary[key]} {words}")
-    parts.append(f"{summary['in_step']} in step")
+            parts.append(f"{summary[key]:,} {words}")
+    parts.append(f"{summary['in_step']:,} in step")
     return f"Plan: {'; '.join(parts)}."
 
 
