@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -106,7 +106,9 @@ class Counts:
 class Usage:
     """What a job took: calls that were answered and replies kept from before, tokens where the endpoints count
     them, cost where prices are known. None is not known, for the reason given. `saved` are the calls that a cascade
-    did not have to make. `intervals` are those that a service gives itself, by evaluator.
+    did not have to make. `intervals` are those that a service gives itself, by evaluator. `averages` are the tokens of
+    a reply by stage, replies that were kept included: what the next plan counts with. `estimate` is what was expected,
+    where the cost is not known.
     """
 
     calls: int | None = 0
@@ -117,9 +119,11 @@ class Usage:
     saved: int = 0
     reason: str | None = None
     intervals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    averages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    estimate: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, `saved` only where something was, and `reason` only where a number is missing."""
+        """The numbers, and of the rest what there is."""
         value: dict[str, Any] = {
             "calls": self.calls,
             "kept": self.kept,
@@ -127,8 +131,34 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "cost": self.cost,
         }
-        more = {"saved": self.saved, "reason": self.reason, "intervals": dict(self.intervals)}
+        more = {
+            "saved": self.saved,
+            "reason": self.reason,
+            "estimate": dict(self.estimate or {}),
+            "averages": {stage: dict(each) for stage, each in self.averages.items()},
+            "intervals": dict(self.intervals),
+        }
         return value | {key: each for key, each in more.items() if each}
+
+
+def total(used: Iterable[Usage]) -> dict[str, Any]:
+    """What several jobs took, in the form of one; a number that is not known of one of them is not known of all.
+
+    An estimate stands for the cost of all of them, with what was counted in it.
+    """
+    found = list(used)
+    value: dict[str, Any] = {"saved": sum(each.saved for each in found)}
+    for name in ("calls", "kept", "prompt_tokens", "completion_tokens", "cost"):
+        numbers = [getattr(each, name) for each in found if each.calls != 0 or each.kept]
+        value[name] = None if None in numbers else sum(numbers)
+    value["kept"] = sum(each.kept or 0 for each in found)
+    reasons = [each.reason for each in found if each.cost is None and each.reason]
+    if reasons:
+        value["reason"] = "; ".join(dict.fromkeys(reasons))
+    costs = [each.cost if each.cost is not None else (each.estimate or {}).get("cost") for each in found]
+    if value["cost"] is None and None not in costs:
+        value["estimate"] = {"cost": sum(cost or 0.0 for cost in costs)}
+    return value
 
 
 class Bounds(NamedTuple):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import answer
-from evalops.answer import AMBIGUOUS, NO_ANSWER, Found, Number
-from evalops.pattern import Pattern
+from evalops.evaluators import answer
+from evalops.evaluators.answer import AMBIGUOUS, NO_ANSWER, Found, Number
+from evalops.evaluators.pattern import Pattern
 
 # --- numbers ---
 

@@ -20,6 +20,7 @@ from model_server import Config, Server, serve
 import evalops
 from evalops import api, cli
 from evalops.api import Project
+from evalops.apply import Stop
 from evalops.errors import EvalopsError, Exit
 from evalops.providers.base import Event, Finished, Progress
 
@@ -291,6 +292,25 @@ def test_what_progress_raises_stops_the_apply_and_what_is_done_is_kept(
     assert project.plan().changes[0]["action"] == "resume" and server.ledger.requests < 300
     assert project.apply().exit_code is Exit.OK
     assert project.results("tone")["summary"]["scored"] == 300
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_another_thread_can_stop_it_in_order(served: Folder, server: Server, is_early: bool) -> None:
+    served.rows(truths(300))
+    server.config = Config(latency_ms=20)
+    project, stop = evalops.open(served.root), Stop()
+
+    def progress(address: str, event: Event) -> None:
+        stopping = threading.Thread(target=stop.ask)
+        stopping.start()
+        stopping.join()
+
+    if is_early:
+        stop.ask()
+    done = project.apply(yes=True, progress=progress, stop=stop)
+    assert done.exit_code is Exit.INTERRUPTED and server.ledger.requests < 300
+    assert project.plan().changes[0]["action"] == ("create" if is_early else "resume")
+    assert project.apply(yes=True).exit_code is Exit.OK and server.ledger.requests == 300  # none was asked twice
 
 
 # In other programs

@@ -22,8 +22,9 @@ import pytest
 import yaml
 from conftest import Cli, Folder
 
-from evalops import answer, benchmarks, template
-from evalops.pattern import Pattern
+from evalops import benchmarks, template
+from evalops.evaluators import answer
+from evalops.evaluators.pattern import Pattern
 
 Row = dict[str, str]
 

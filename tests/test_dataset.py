@@ -14,11 +14,11 @@ from evaluations import evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import dataset
-from evalops.dataset import SHOWN, Row, Uses, keys, read, scan
+from evalops.datasets import dataset
+from evalops.datasets.dataset import SHOWN, Row, Uses, keys, read, scan
+from evalops.datasets.formats import LONGEST_ROW
 from evalops.errors import EvalopsError, Mark
 from evalops.fingerprint import Digests
-from evalops.formats import LONGEST_ROW
 
 SPEC = Mark("tone.yaml", 9, 3)
 

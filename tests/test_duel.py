@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evalops import duel, strength
+from evalops import duel
 from evalops.duel import Game
 from evalops.errors import EvalopsError
+from evalops.stats import strength
 
 PLAYERS = ("a", "b", "c")
 

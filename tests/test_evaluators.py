@@ -11,14 +11,14 @@ from evaluations import evaluation, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import evaluators
 from evalops.errors import Severity
-from evalops.evaluators import Outcome
+from evalops.evaluators import kinds
+from evalops.evaluators.kinds import Outcome
 from evalops.spec import Evaluation, Evaluator
 
 
 def judged(response: Any, gold: Any, kind: str, **fields: Any) -> Outcome:
-    return evaluators.build(Evaluator(kind=kind, **fields))(response, gold)
+    return kinds.build(Evaluator(kind=kind, **fields))(response, gold)
 
 
 def value(response: Any, gold: Any, kind: str, **fields: Any) -> float | str | None:
@@ -131,9 +131,9 @@ def test_feedback_says_why() -> None:
 
 
 def test_a_pattern_without_end_is_given_up() -> None:
-    evaluate = evaluators.build(Evaluator(kind="regex", pattern="(a+)+$"))
+    evaluate = kinds.build(Evaluator(kind="regex", pattern="(a+)+$"))
     hostile = "a" * 5_000 + "!"
-    found = [evaluate(hostile, None) for _ in range(evaluators.SLOW)]
+    found = [evaluate(hostile, None) for _ in range(kinds.SLOW)]
     assert {(each.value, each.reason, each.is_error) for each in found} == {(None, "pattern_timeout", True)}
     assert evaluate("aaa", None).reason == "pattern_timeout", "one that takes a minute a row is tried no more"
 
@@ -168,7 +168,7 @@ def test_an_extract_without_end_is_no_verdict() -> None:
     ],
 )
 def test_what_a_function_gives(given_: Any, expected: Outcome) -> None:
-    assert evaluators.outcome(given_) == expected
+    assert kinds.outcome(given_) == expected
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_a_function_gives(given_: Any, expected: Outcome) -> None:
     ],
 )
 def test_the_code_of_a_function(function: str, files: list[str], code: list[str]) -> None:
-    assert list(evaluators.code(function, files)) == code
+    assert list(kinds.code(function, files)) == code
 
 
 # --- what a spec may say ---
@@ -201,7 +201,7 @@ def custom(evaluator: Any, **fields: Any) -> Evaluation:
      {"kind": "numeric", "tolerance": 0.1, "relative": True, "extract": "all"}, {"kind": "contains", "ignore_case": True, "strip": False}],
 )  # fmt: skip
 def test_evaluators_that_are_fine(evaluator: Any) -> None:
-    assert evaluators.check(custom(evaluator)) == []
+    assert kinds.check(custom(evaluator)) == []
 
 
 @pytest.mark.parametrize(
@@ -234,33 +234,33 @@ def test_evaluators_that_are_fine(evaluator: Any) -> None:
     ],
 )
 def test_what_is_wrong_with_an_evaluator(evaluator: Any, message: str) -> None:
-    [problem] = evaluators.check(custom(evaluator))
+    [problem] = kinds.check(custom(evaluator))
     assert problem.message.startswith(message)
     assert problem.is_error and problem.mark and problem.mark.line
 
 
 def test_a_field_that_belongs_elsewhere_says_where() -> None:
-    [problem] = evaluators.check(custom({"kind": "exact", "ignore_case": True}))
+    [problem] = kinds.check(custom({"kind": "exact", "ignore_case": True}))
     assert problem.hint == "it is for `contains`, `regex`"
 
 
-@pytest.mark.parametrize("kind", sorted(set(evaluators.FIELDS) - {"python"}))
+@pytest.mark.parametrize("kind", sorted(set(kinds.FIELDS) - {"python"}))
 def test_gold_is_needed_where_there_is_something_to_compare(kind: str) -> None:
     needed = {"regex": {"pattern": "a"}, "json_schema": {"schema": {}}}.get(kind, {})
-    problems = evaluators.check(custom({"kind": kind, **needed}, gold=None))
-    assert [each.code for each in problems] == ([] if kind in evaluators.WITHOUT_GOLD else ["spec/needs-gold"])
+    problems = kinds.check(custom({"kind": kind, **needed}, gold=None))
+    assert [each.code for each in problems] == ([] if kind in kinds.WITHOUT_GOLD else ["spec/needs-gold"])
 
 
 def test_a_column_is_not_compared_with_itself() -> None:
-    [problem] = evaluators.check(custom("exact", gold="response"))
+    [problem] = kinds.check(custom("exact", gold="response"))
     assert "compared with itself" in problem.message
 
 
 def test_a_word_that_looks_like_another_is_asked_about() -> None:
-    [problem] = evaluators.check(custom({"kind": "exact", "extract": "last_numbr"}))
+    [problem] = kinds.check(custom({"kind": "exact", "extract": "last_numbr"}))
     assert (problem.severity, problem.hint) == (Severity.WARNING, "did you mean `last_number`?")
-    assert evaluators.check(custom({"kind": "exact", "extract": "verdict"})) == []
+    assert kinds.check(custom({"kind": "exact", "extract": "verdict"})) == []
 
 
 def test_other_types_have_no_evaluator() -> None:
-    assert evaluators.check(evaluation()) == []
+    assert kinds.check(evaluation()) == []

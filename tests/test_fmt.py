@@ -11,8 +11,9 @@ from conftest import ROWS, SETTINGS, SPEC, Cli, Folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalops import benchmarks, emit, sketch, survey
-from evalops.dataset import Row
+from evalops import benchmarks, emit
+from evalops.datasets import sketch, survey
+from evalops.datasets.dataset import Row
 from evalops.document import parse
 from evalops.errors import EvalopsError, Exit
 from evalops.layout import laid_out, order

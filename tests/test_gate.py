@@ -9,7 +9,8 @@ from evaluations import evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import gate, schema
+from evalops import schema
+from evalops.metrics import gate
 from evalops.spec import Threshold
 from evalops.views import text
 

@@ -10,7 +10,17 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops.measure import ALIKE, ONE_CLUSTER, TOO_LARGE, Correlation, Moments, Rate, number, plain_rows, scaled
+from evalops.metrics.measure import (
+    ALIKE,
+    ONE_CLUSTER,
+    TOO_LARGE,
+    Correlation,
+    Moments,
+    Rate,
+    number,
+    plain_rows,
+    scaled,
+)
 from evalops.result import Metric
 
 values = st.floats(-1e6, 1e6)

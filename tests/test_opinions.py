@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from evaluations import evaluation
 
-from evalops import agreement, metrics
-from evalops.opinions import LOST, MOST_ROWS, NAMES
+from evalops.metrics import summaries
+from evalops.metrics.opinions import LOST, MOST_ROWS, NAMES
 from evalops.result import Graded, Usage, Verdict, VerdictStatus, Vote, to_json
 from evalops.spec import Evaluation
+from evalops.stats import agreement
 
 SCORED, INVALID, ERROR = VerdictStatus
 WARM = {"model": "judge", "temperature": 1}
@@ -36,7 +37,7 @@ def voted(key: str, votes: Sequence[Sequence[Any]], gold: Any = None, value: Any
 
 
 def summary(what: Evaluation, rows: Iterable[Graded]) -> dict[str, Any]:
-    value = to_json(metrics.summarise(what, rows), Usage(), {})
+    value = to_json(summaries.summarise(what, rows), Usage(), {})
     found: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
     return found
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from evalops import overlap
+from evalops.evaluators import overlap
 
 
 def test_bleu() -> None:

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import dataset
-from evalops.dataset import Uses
+from evalops.datasets import dataset
+from evalops.datasets.dataset import Uses
 from evalops.errors import EvalopsError, Mark
 
 ROWS = [{"text": f"row {n}", "n": n, "share": n / 7, "tags": ["a", str(n)], "more": {"x": None}} for n in range(2_500)]

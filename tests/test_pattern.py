@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalops import pattern
-from evalops.pattern import Pattern, TooSlow
+from evalops.evaluators import pattern
+from evalops.evaluators.pattern import Pattern, TooSlow
 
 SAFE = [
     r"(?<=####)\s*(-?\d+)",

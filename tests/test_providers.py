@@ -530,7 +530,7 @@ def test_usage_counts_or_says_why_it_cannot(bench: Bench) -> None:
 
 
 def test_cost_is_the_price_of_the_tokens_where_they_are_counted(bench: Bench) -> None:
-    bench.reopen(prices={bench.model: {"input": 2.0, "output": 10.0}})
+    bench.reopen(prices={bench.model: {"input": 2.0, "output": 10.0, "as_of": "2026-11-01"}})
     job, request = bench.submit()
     bench.follow((job, request))
     usage = bench.provider.usage(job.id, request.evaluation)

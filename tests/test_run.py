@@ -18,8 +18,9 @@ from apply_project import PACKAGE, duels, truths
 from evaluations import evaluation
 from model_server import Config, Server, serve
 
-from evalops import dataset, semantics
-from evalops.dataset import Row
+from evalops import semantics
+from evalops.datasets import dataset
+from evalops.datasets.dataset import Row
 from evalops.engine.model import Client, Endpoint, Policy
 from evalops.engine.run import Outcome, Target, Work, run_all
 from evalops.engine.store import JobRecord, Store, Stored

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from evalops import cli, labels, lock, verdicts
+from evalops import cli, lock, verdicts
 from evalops.errors import Exit
+from evalops.metrics import labels
 from evalops.project import Project
 
 SPECS = Path(__file__).parent.parent / "specs"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalops import sampling
-from evalops.dataset import Row, Uses
+from evalops.datasets import sampling
+from evalops.datasets.dataset import Row, Uses
+from evalops.datasets.sampling import MOST_STRATA, shares
 from evalops.errors import EvalopsError, Mark
-from evalops.sampling import MOST_STRATA, shares
 from evalops.spec import Sample
 
 Source = dict[str, Any]

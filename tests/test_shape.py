@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from evalops import shape
-from evalops.pattern import TooSlow
-from evalops.shape import Shape, TooMuch
+from evalops.evaluators import shape
+from evalops.evaluators.pattern import TooSlow
+from evalops.evaluators.shape import Shape, TooMuch
 
 PERSON = {
     "type": "object",

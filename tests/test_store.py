@@ -17,8 +17,9 @@ from apply_project import PACKAGE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evalops.engine import store as stores
 from evalops.engine.reply import Reply
-from evalops.engine.store import BATCH, VERSION, JobRecord, Store
+from evalops.engine.store import BATCH, VERSION, JobRecord, Store, Used
 from evalops.errors import EvalopsError
 from evalops.result import Verdict, VerdictStatus, Vote
 
@@ -56,6 +57,42 @@ def committed(path: Path) -> int:
         return int(database.execute("SELECT count(*) FROM rows").fetchone()[0])
     finally:
         database.close()
+
+
+# What a job took
+
+
+def test_usage_is_summed_by_stage_and_committed_with_the_replies(path: Path) -> None:
+    store = Store(path)
+    counted = Reply(content="x", prompt_tokens=10, completion_tokens=2)
+    for reply in (counted, counted, replace(counted, is_kept=True), Reply(content="x", prompt_tokens=3)):
+        store.add_usage("job-1", "judge", reply)
+    store.add_usage("job-1", "model_to_evaluate", replace(counted, is_kept=True))
+    store.add_usage("job-2", "judge", counted)
+    assert store.usage("job-1") == {
+        "judge": Used(
+            calls=3, prompt=20, completion=4, uncounted=1, replies=3, all_prompt=30, all_completion=6, kept=1
+        ),
+        "model_to_evaluate": Used(replies=1, all_prompt=10, all_completion=2, kept=1),
+    }
+    store.add_usage("job-1", "judge", counted)
+    store.close()
+    again = Store(path)
+    assert again.usage("job-1")["judge"][:3] == (4, 30, 6) and again.usage("job-2")["judge"].calls == 1
+    assert again.usage("none") == {}
+    again.close()
+
+
+def test_usage_that_was_not_committed_is_lost_with_its_replies(path: Path) -> None:
+    store = Store(path)
+    store.add_reply(b"key", Reply(content="x"))
+    store.add_usage("job-1", "judge", Reply(content="x", prompt_tokens=1, completion_tokens=1))
+    reader = Store(path)
+    assert reader.reply(b"key") is None and reader.usage("job-1") == {}
+    store.flush()
+    assert reader.reply(b"key") and reader.usage("job-1")["judge"].calls == 1
+    reader.close()
+    store.close()
 
 
 # Rows
@@ -352,3 +389,24 @@ def test_a_kill_loses_what_was_not_committed_and_a_torn_commit_is_rolled_back(pa
         assert positions(store) == list(range(found[-1])) and found[-1] % 10 == 0
         store.close()
     assert found[0] == 290 and found == sorted(found, reverse=True) and found[-1] < 290
+
+
+# --- a look from outside ---
+
+
+def test_another_process_counts_what_is_committed(store: Store, path: Path) -> None:
+    add(store, 0)
+    add(store, 1, scored("rude"))
+    add(store, 2, Verdict("k", VerdictStatus.ERROR, None))
+    assert stores.counts(path, "job-1") == {}
+    store.flush()
+    add(store, 3)
+    assert stores.counts(path, "job-1") == {("scored", "polite"): 1, ("scored", "rude"): 1, ("error", None): 1}
+    assert stores.counts(path, "job-2") == {}
+
+
+def test_a_store_that_is_not_there_is_not_made_by_a_look(path: Path) -> None:
+    assert stores.counts(path, "job-1") == {} and not path.exists()
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all" * 100)
+    assert stores.counts(path, "job-1") == {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from evalops.strength import bradley_terry
+from evalops.stats.strength import bradley_terry
 
 GAMES = {("a", "b"): 30.0, ("b", "a"): 18.5, ("b", "c"): 22.0, ("c", "b"): 9.0, ("a", "c"): 25.5, ("c", "a"): 5.0}
 

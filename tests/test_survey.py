@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalops.dataset import Row
-from evalops.survey import EXACT, MOST_COLUMNS, MOST_VALUES, Column, Survey, survey
+from evalops.datasets.dataset import Row
+from evalops.datasets.survey import EXACT, MOST_COLUMNS, MOST_VALUES, Column, Survey, survey
 
 cells = st.one_of(
     st.none(),

@@ -233,7 +233,9 @@ def test_a_file_at_the_service_is_judged_as_it_is(folder: Folder, key: str) -> N
     assert done.code == 1 and f"so `{key}` has no effect on it" in done.err
 
 
-@pytest.mark.parametrize("bound", [{"budget": {"rows": 5}}, {"policy": {"properties": {"rows": {"maximum": 5}}}}])
+@pytest.mark.parametrize(
+    "bound", [{"budget": {"rows": 5}}, {"policy": {"few": {"schema": {"properties": {"rows": {"maximum": 5}}}}}}]
+)
 def test_rows_that_nobody_counted_are_beyond_any_bound(
     folder: Folder, proxy: CountingProxy, bound: dict[str, Any]
 ) -> None:

@@ -6,19 +6,20 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalops.cli.output import answer, complain, open_project, project_option, say, selection
+from evalops.cli.output import answer, complain, open_project, project_option, say, selection, trusted_option
 from evalops.errors import Diagnostic, EvalopsError, Exit
 from evalops.views.safe import line
 
 if TYPE_CHECKING:
     from evalops.applying import Asked, Outcome, Saved
     from evalops.journal import Journal
+    from evalops.lock import Entry
     from evalops.once import Once
     from evalops.plan import Plan
     from evalops.planning import Planned
@@ -45,10 +46,22 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
 @click.option("--refresh", is_flag=True, help="Also run again what a service judges with other evaluators now.")
 @click.option(
-    "--jobs", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests to a paid service at a time."
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=None,
+    show_default="16",
+    help="Requests to a paid service at a time; at Patronus calls, by default 32 or `num_workers`.",
 )
-@click.option("--no-wait", is_flag=True, help="Submit, and leave the results to a later apply; not for `local`.")
-@click.option("--timeout", callback=_seconds, metavar="TIME", help="Wait this long for jobs, such as 90s, 20m or 2h.")
+@click.option(
+    "--no-wait", is_flag=True, help="Submit, and leave the results to a later apply; not for `local` and `patronus`."
+)
+@click.option(
+    "--timeout",
+    callback=_seconds,
+    metavar="TIME",
+    help="Stop after this long, such as 90s, 20m or 2h; to be gone on with.",
+)
+@trusted_option
 @project_option
 def command(**options: Any) -> int:
     """Carry out the plan: run what is new, finish what was interrupted, write the lockfiles.
@@ -63,6 +76,7 @@ def command(**options: Any) -> int:
     evalops apply plan.json
     evalops apply --rerun tone --reason 'the endpoint was upgraded'
     evalops apply --timeout 20m        exit 6 if jobs are still running; the same command collects them
+    evalops apply --trusted-ref origin/main        keys and budget of the default branch, on any branch
     """
     if options["no_wait"] and options["timeout"] is not None:
         raise click.UsageError("--no-wait and --timeout exclude each other.")
@@ -70,7 +84,7 @@ def command(**options: Any) -> int:
         raise click.UsageError("--rerun and --reason go together: the lockfile records why it ran again.")
     from evalops import applying
 
-    project = open_project(options["folder"])
+    project = open_project(options["folder"], options["trusted_ref"])
     with applying.begun(project) as (providers, journal):
         return run(project, options, providers, journal)
 
@@ -129,6 +143,8 @@ def _saved(selectors: tuple[str, ...]) -> tuple[Saved | None, tuple[str, ...]]:
     paths = [each for each in selectors if each.endswith(".json")]
     if not paths:
         return None, selectors
+    if len(paths) > 1:
+        raise click.UsageError("One plan is carried out at a time.")
     from evalops import schema
 
     try:
@@ -148,7 +164,7 @@ def _show(project: Project, planned: Planned, *, verbose: bool) -> None:
     from evalops.views import json_, text
 
     complain(planned.warnings, project)
-    say(text.plan(json_.plan(planned.plan, (), project.kept_text), verbose=verbose))
+    say(text.plan(json_.plan(planned.plan, (), project.kept_text, project.trusted), verbose=verbose))
 
 
 def _confirm(plan: Plan) -> None:
@@ -165,7 +181,7 @@ def _confirm(plan: Plan) -> None:
 
 def _close(project: Project, outcome: Outcome) -> int:
     """The table of results, the lockfiles written, the gates that fail, and the exit code."""
-    from evalops import api
+    from evalops import api, result
     from evalops.views import tables, text
 
     applied = outcome.applied
@@ -177,6 +193,9 @@ def _close(project: Project, outcome: Outcome) -> int:
     for address, gate in outcome.failed_gates:
         say(f"gate {line(address)}: {text.gate(gate)}")
     complain(outcome.failures, project)
+    took = text.usage(result.total(applied.usage.values()))
+    if took:
+        answer(f"The jobs took {took}.")
     if applied.locks:
         answer("Locks written: " + ", ".join(sorted(applied.locks)))
     if outcome.exit_code is Exit.INTERRUPTED:
@@ -184,5 +203,17 @@ def _close(project: Project, outcome: Outcome) -> int:
         again = shlex.join(["evalops", *(["--project", str(folder)] if folder else []), "apply"])
         say(f"Interrupted. What is done is kept; to go on:\n  {again}")
     elif outcome.exit_code is Exit.STILL_RUNNING:
-        say("Some jobs are still running; `evalops apply` collects their results.")
+        say(_rest(applied.entries.values()))
     return outcome.exit_code
+
+
+def _rest(entries: Iterable[Entry]) -> str:
+    """What is left to do when the time is over."""
+    from evalops.remaining import BY_ROW
+
+    open_ = [each for each in entries if each.status.is_open]
+    stopped = [line(each.address) for each in open_ if each.provider in BY_ROW]
+    text = "Some jobs are still running; `evalops apply` collects their results." if len(stopped) < len(open_) else ""
+    if stopped:
+        text += f"\nThe time is over for {', '.join(stopped)}: the rows so far are kept, and the same command goes on."
+    return text.strip()

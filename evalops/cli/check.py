@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalops.cli.output import answer, complain, open_project, project_option
+from evalops.cli.output import answer, complain, open_project, project_option, trusted_option
 
 if TYPE_CHECKING:
     from evalops.errors import Diagnostic
@@ -20,16 +20,18 @@ FORMATS = ("text", "json", "junit", "github", "sarif")
 @click.option("--base", metavar="REF", help="The revision for `no_regression`; default: as in `diff`.")
 @click.option("--remote", is_flag=True, help="Ask the services whether the lockfiles tell the truth; needs their keys.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", help="How to print what was found.")
+@trusted_option
 @project_option
-def command(base: str | None, form: str, folder: Path | None, *, remote: bool) -> int:
+def command(base: str | None, form: str, trusted_ref: str | None, folder: Path | None, *, remote: bool) -> int:
     """Prove that the lockfiles answer the specs and that the gates hold. Made for CI: no network, no key.
 
     Every evaluation is in step with its lock, so that apply would have nothing to do; no lock entry was edited or
-    mixed by a merge; verdicts files belong to their entries and add up to them; every threshold holds; where a spec
-    says `no_regression`, its result is no worse than at the base; and git tracks no local state.
+    mixed by a merge; verdicts files belong to their entries and add up to them; every threshold and every rule of
+    `policy` holds; where a spec says `no_regression`, its result is no worse than at the base; and git tracks no local
+    state.
 
     Exit code 0 if all of it holds, 3 if a gate fails, 1 for anything else. --remote fetches the jobs and their rows
-    once more and counts again.
+    once more and counts again; what a service does not keep is a warning, and so is an evaluator that it changed.
 
     \b
     evalops check
@@ -37,11 +39,12 @@ def command(base: str | None, form: str, folder: Path | None, *, remote: bool) -
     evalops check --format github         annotations at the lines of the specs
     evalops check --format junit > evalops.xml
     evalops check --remote
+    evalops check --trusted-ref origin/main
     """
     from evalops import proof
     from evalops.views import ci, json_
 
-    project = open_project(folder)
+    project = open_project(folder, trusted_ref)
     found = proof.check(project, base, remote=remote)
     value = machine_form(found)
     views = {"text": ci.text, "json": json_.dump, "junit": ci.junit, "github": ci.github, "sarif": ci.sarif}
@@ -73,6 +76,7 @@ def machine_form(found: Proof) -> dict[str, Any]:
         "exit": int(found.exit),
         "is_whole": found.is_whole,
         "base": found.base._asdict() if found.base else None,
+        **({"trusted": found.trusted.to_json()} if found.trusted else {}),
         "totals": found.totals,
         "evaluations": evaluations,
         "project": [_located(each, found.prefix) for each in found.diagnostics],

@@ -34,13 +34,31 @@ def selection(command: Command) -> Command:
     return click.argument("selectors", nargs=-1)(exclude(changed(command)))
 
 
-def open_project(folder: Path | None) -> Project:
-    """The project named by either option, else the one here or above."""
+def trusted_option(command: Command) -> Command:
+    """`--trusted-ref REF`, for what reads a pull request."""
+    option = click.option(
+        "--trusted-ref",
+        metavar="REF",
+        envvar="EVALOPS_TRUSTED_REF",
+        show_envvar=True,
+        help="Take prices, budget, policy, providers, models, credentials, functions and serve from evalops.yaml at "
+        "this git revision. Files that git does not track are errors then.",
+    )
+    return option(command)
+
+
+def open_project(folder: Path | None, trusted_ref: str | None = None) -> Project:
+    """The project named by either option, else the one here or above, with the settings of a trusted revision."""
     from evalops import project
 
     root = click.get_current_context().find_root()
     folder = root.obj = folder or root.obj
-    return project.find(folder, explicit=folder is not None)
+    found = project.find(folder, explicit=folder is not None)
+    if not trusted_ref:
+        return found
+    from evalops import trusted
+
+    return trusted.project(found, trusted_ref)
 
 
 def answer(text: str) -> None:

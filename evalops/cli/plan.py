@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evalops.cli.output import answer, complain, open_project, project_option, say, selection
+from evalops.cli.output import answer, complain, open_project, project_option, say, selection, trusted_option
 
 
 @click.command("plan")
@@ -16,11 +16,12 @@ from evalops.cli.output import answer, complain, open_project, project_option, s
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", help="How to print the plan."
 )
-@click.option("--refresh", is_flag=True, help="Ask the providers which jobs they have.")
+@click.option("--refresh", is_flag=True, help="Ask the services which jobs they have, and what changed there.")
 @click.option("--rerun", multiple=True, metavar="ADDRESS", help="Plan to run this one again.")
 @click.option("--retry-failed", is_flag=True, help="Plan to try failed jobs again.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan for `apply FILE`.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if there is anything to do.")
+@trusted_option
 @project_option
 def command(**options: Any) -> int:
     """Show what apply would do: what runs and what it costs, what is free, what is in step.
@@ -33,19 +34,24 @@ def command(**options: Any) -> int:
     < adopt    > resume   * regrade  . forget   free
     = noop     ? unknown  ! failed or denied
 
+    At Patronus a job that goes on is paid too, for each row that is neither here nor kept there. What a service has
+    changed behind a name, such as another version of an evaluator, shows with --refresh only, for nobody is asked else.
+
     \b
     evalops plan
     evalops plan 'tone*' -x tag:slow -v
     evalops plan --changed-since origin/main
     evalops plan --out plan.json && evalops apply plan.json
     evalops plan --format markdown        for a pull request, at most 60,000 bytes
+    evalops plan --trusted-ref origin/main        a pull request cannot raise its own budget
     """
     from evalops import api
     from evalops.errors import Exit
     from evalops.views import text
 
     project = open_project(options["folder"])
-    asked = {name: options[name] for name in ("exclude", "changed_since", "refresh", "rerun", "retry_failed")}
+    names = ("exclude", "changed_since", "refresh", "rerun", "retry_failed", "trusted_ref")
+    asked = {name: options[name] for name in names}
     planned = api.Project(project.root).plan(*options["selectors"], **asked)
     value = planned.value
     if options["out"]:
