@@ -195,7 +195,7 @@ def _stale(messages: Sequence[str], hint: str) -> EvalopsError:
 def _same(saved: Mapping[str, Any], change: Change, addresses: Collection[str]) -> bool:
     if change.waits and change.source not in addresses:
         return False  # what it would adopt is not part of what was saved, and will not run
-    if remaining.goes_on(change) and (change.estimate.calls or 0) > (saved.get("calls") or 0):
+    if remaining.depends(change) and (change.estimate.calls or 0) > (saved.get("calls") or 0):
         return False  # on another machine more of its rows are unknown
     # A plan made offline says `create` where apply, which asks the provider, finds the job and pays nothing.
     actions = {change.action.value} | ({"create", "rerun"} if change.action is Action.ADOPT else set())

@@ -124,8 +124,18 @@ class Change:
     @property
     def money(self) -> str:
         """That of the action; but going on with a job is paid where calls of it are still to be made."""
-        goes_on = self.action in (Action.RESUME, Action.ADOPT)
-        return "paid" if goes_on and self.estimate.calls else self.action.money
+        is_left = self.action in (Action.RESUME, Action.ADOPT) and self.estimate.calls
+        return "paid" if is_left else self.action.money
+
+    @property
+    def work(self) -> tuple[str, int]:
+        """What several addresses may share."""
+        return self.fingerprint, self.generation
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on with a job that is there."""
+        return self.action is Action.RESUME or (self.action is Action.ADOPT and self.job is not None)
 
     @property
     def waits(self) -> bool:
@@ -387,15 +397,19 @@ class Denial(NamedTuple):
 
 
 def deny(plan: Plan, denials: Mapping[str, Denial]) -> Plan:
-    """The plan with these addresses denied where they would cost money, and with them what waits for their work."""
+    """The plan with these addresses denied where they would cost money, and with them what has or waits for the same
+    work: of several that go on with one job only the first is said to cost anything.
+    """
     denied = {each.address for each in plan.changes if each.address in denials and each.money == "paid"}
+    jobs = {each.work: each.address for each in plan.changes if each.address in denied and each.goes_on}
 
     def judge(change: Change) -> Change:
         if change.address in denied and change.money == "paid":
             why = denials[change.address]
             return replace(change, action=Action.DENIED, reason=why.reason, mark=why.mark or change.mark)
-        if change.waits and change.source in denied:
-            return replace(change, action=Action.DENIED, reason=f"`{change.source}`, the same work, is denied")
+        first = change.source if change.waits else jobs.get(change.work) if change.goes_on else None
+        if first in denied:
+            return replace(change, action=Action.DENIED, reason=f"`{first}`, the same work, is denied")
         return change
 
     return replace(plan, changes=tuple(judge(change) for change in plan.changes))

@@ -85,12 +85,12 @@ def make(
     if once:
         once.wanted = _standing(found.wanted, locks) | {(each.fingerprint, each.generation) for each in built.changes}
     broken = breaches(project, wanted, locks)
-    priced = remaining.priced(project, built, providers)
+    priced = remaining.priced(project, built, providers, _estimator(project, locks))
     made = _allowed(priced, broken, project.settings)
     problems += (each.diagnostic for each in broken if not each.diagnostic.is_error)
     problems += _notes(made, locks, project.settings)
     # What is here of a job that goes on, and what git tracks, lies outside of the files that a plan is made from.
-    is_whole = not any(map(remaining.goes_on, priced.changes)) and all(
+    is_whole = not any(map(remaining.depends, priced.changes)) and all(
         each.code != catalog.UNTRACKED for each in problems
     )
     return Planned(
@@ -254,6 +254,8 @@ def _known(
 
 def _is_young(entry: Entry, provider: Provider) -> bool:
     """Whether a job may be missing from what the provider lists for its youth alone."""
+    if not provider.visibility_lag:
+        return False  # whatever time an entry names: a lockfile may be a stranger's
     try:
         made = datetime.fromisoformat(entry.created_at)
         return provider.time() < made + timedelta(seconds=provider.visibility_lag)

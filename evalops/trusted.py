@@ -7,8 +7,9 @@ judged. What says where rows and keys go, what code runs and what it may cost is
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from evalops import history
+from evalops import git, history
 from evalops import settings as settings_
 from evalops.document import parse
 from evalops.errors import Diagnostic, EvalopsError
@@ -20,6 +21,7 @@ from evalops.settings import FILE, TRUSTED, Settings, Trusted
 def project(here: Project, name: str) -> Project:
     """The project with the settings that a revision leads to. Raises EvalopsError where it cannot be trusted."""
     repository = history.find(here.root)
+    _require_place(here.root)
     revision = repository.base(name)
     snapshot = repository.at(revision)
     theirs = _settings(repository, snapshot)
@@ -32,6 +34,21 @@ def project(here: Project, name: str) -> Project:
         applied=tuple(".".join(route) for route in differ if route[:1] and route[0] not in TRUSTED),
     )
     return replace(here, trusted=trusted, given=mine.trusting(theirs), measured=snapshot.locks()[0])
+
+
+def _require_place(root: Path) -> None:
+    """Raises EvalopsError where a link of the repository leads to the project: the settings would be another one's."""
+    top = Path(git.ask(root, "rev-parse", "--show-toplevel").text)
+    for path in (root, *root.parents):
+        if path.is_symlink() and path.parent.resolve().is_relative_to(top):
+            raise EvalopsError(
+                Diagnostic(
+                    code="trusted/link",
+                    message=f"`{path.name}` is a symbolic link in the repository: a change could lead it to a project "
+                    "with other settings",
+                    hint=f"name the project by its own folder: --project {root.resolve().relative_to(top)}",
+                )
+            )
 
 
 def _settings(repository: Repository, snapshot: Snapshot) -> Settings:

@@ -160,6 +160,7 @@ def play(folder: Path, wanted: list[Schedule]) -> None:
     assert not broken, "\n\n".join(broken[:3])
 
 
+@pytest.mark.slow
 def test_a_sample_of_schedules(tmp_path: Path) -> None:
     play(tmp_path, schedules(15, seed=1_000_000))
 
@@ -573,6 +574,7 @@ def test_a_signal_lets_the_request_in_flight_end(home: Home) -> None:
     assert set(home.works().values()) == {1} and home.service.asked["create"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_signal_leaves_the_jobs_that_are_waited_for_alone(home: Home, count: int) -> None:
     home.service.behave(Behaviour(pending=True))

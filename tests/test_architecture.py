@@ -262,6 +262,7 @@ def words(text: str | None) -> set[str]:
 HOMES = {
     "yaml": {"document", "layout", "importers.source"},
     "jsonschema": {"schema", "evaluators.shape"},  # our own documents; a schema that stands in a spec
+    "referencing": {"evaluators.shape"},  # of jsonschema
     "regex": {"evaluators.pattern"},
     "sacrebleu": {"evaluators.overlap"},
     "rouge_score": {"evaluators.overlap"},
@@ -336,7 +337,12 @@ def test_the_dependencies_are_the_libraries_in_use() -> None:
     required = re.findall(
         r'^    "([A-Za-z0-9-]+)>=', text.split("dependencies = [", 1)[1].split("]", 1)[0], re.MULTILINE
     )
-    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {"yarl", "h11", *EXTRAS}
+    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {
+        "yarl",
+        "h11",
+        "referencing",
+        *EXTRAS,
+    }
     for library, extra in EXTRAS.items():
         listed = tomllib.loads(text)["project"]["optional-dependencies"][extra]
         assert any(each.startswith(f"{library.replace('_', '-')}>=") for each in listed)

@@ -23,6 +23,7 @@ from evalops.engine.store import Store
 from evalops.errors import EvalopsError
 from evalops.project import Project
 from evalops.providers import open_provider
+from evalops.providers.base import Job
 
 TODAY = date.today().isoformat()
 COUNT = 12
@@ -270,6 +271,36 @@ def test_without_counts_of_an_endpoint_the_rule_of_thumb_stops_it(folder: Folder
     folder.settings(prices={"judge": PRICE}, budget={"cost": paid(folder)["cost"] * 1.01})
     stopped(folder, "budget.cost")
     assert 0 < server.ledger.requests < COUNT
+
+
+def test_no_apply_buys_a_budget_anew_where_an_endpoint_does_not_count(folder: Folder, server: Server) -> None:
+    server.config = Config(usage=False)
+    folder.settings(prices={"judge": PRICE}, budget={"cost": paid(folder)["cost"] * 1.01})
+    stopped(folder, "budget.cost")
+    asked = server.ledger.requests
+    stopped(folder, "budget.cost")
+    assert server.ledger.requests == asked
+    folder.settings(prices={"judge": PRICE})
+    folder.applied()
+    assert server.ledger.requests == COUNT and usage(folder)["prompt_tokens"] is None
+
+
+@pytest.mark.slow
+def test_a_slow_call_that_is_under_way_at_the_bound_is_kept(folder: Folder, server: Server) -> None:
+    writer = {"model": "writer", "system_template": "Answer {{ question }}"}
+    two: Any = {f"model_{each}": {**writer, "input_template": each} for each in "ab"}
+    (folder.root / "tone.yaml").unlink()
+    folder.rows(duels(1)).spec("duel", type="compare", judge={"system_template": "{{ question }}?"}, **two)
+    server.config = Config(latency_ms=5500)
+    project = Project(folder.settings(budget={"calls": 1}).root)
+    ((evaluation, identity),) = catalog.read(project).wanted
+    with contextlib.closing(open_provider("local", project)) as local:
+        request = local.request(evaluation, identity, 1)
+        job = local.submit(request)
+        assert isinstance(job, Job)
+        with local.follow([(job, request)]) as following:
+            assert "`budget.calls` is reached" in str(list(following)[-1])
+        assert local.usage(job.id, evaluation).calls == server.ledger.requests == 1
 
 
 @pytest.mark.parametrize("workers", [4, 12])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,7 @@ RUNS = st.fixed_dictionaries({"data_source": st.fixed_dictionaries({"source": st
 EXPORTS = st.lists(st.fixed_dictionaries({"testing_criteria": GRADERS}, optional={"id": VALUES, "name": VALUES}) | RUNS | VALUES, max_size=4)  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(EXPORTS)
 def test_values_of_any_kind_anywhere(export: list[Any]) -> None:
@@ -477,3 +479,9 @@ def test_names_that_are_no_names_of_files(name: str, folder: Folder, cli: Cli) -
     assert run(cli, ["old/e.json"]).code == 0
     assert all(re.fullmatch(r"evals/(data/)?[a-z0-9][a-z0-9._-]*\.(yaml|jsonl)", path) for path in written(folder))
     assert cli("validate").code == 0
+
+
+def test_a_reference_without_an_end_is_read_at_once() -> None:
+    begun = time.process_time()
+    assert references.references("{{ item" + " " * 200_000) == []
+    assert time.process_time() - begun < 5

@@ -156,6 +156,18 @@ def test_what_was_lost_and_is_kept_is_not_billed_twice(folder: Folder, service: 
     assert done.code == 1 and "billed twice" not in done.err
 
 
+def test_calls_of_rows_that_are_tried_again_stay_counted(folder: Folder, service: PatronusService) -> None:
+    service.behave(Behaviour(evaluate=["422"] * 30))
+    assert spec(folder, **KEPT).apply().code == 1
+    asked = service.ledger.requests
+    settings = {"providers": {"patronus": {"base_url": service.url}}}
+    service.behave(Behaviour())
+    folder.settings(**settings, budget={"calls": 35}).apply("--retry-failed")
+    assert folder.entry()["status"] == "cancelled" and service.ledger.requests == 35
+    folder.settings(**settings).applied()
+    assert folder.summary()["usage"]["calls"] == service.ledger.requests == asked + 30
+
+
 def test_a_renamed_job_that_goes_on_is_paid_too(folder: Folder, service: PatronusService) -> None:
     interrupted(spec(folder, **KEPT), service)
     (folder.root / "tone.yaml").unlink()
@@ -176,6 +188,16 @@ def test_twins_pay_once(folder: Folder, service: PatronusService) -> None:
     assert summary["paid"]["calls"] == 14
     folder.applied()
     assert set(service.ledger.billed.values()) == {1} and len(service.ledger.billed) == 30
+
+
+def test_twins_are_denied_together(folder: Folder, service: PatronusService) -> None:
+    spec(folder, "one", **NEVER_AGAIN)
+    interrupted(spec(folder, "two", **NEVER_AGAIN), service)
+    asked = service.ledger.requests
+    folder.settings(providers={"patronus": {"base_url": service.url}}, budget={"rows": 17})
+    found = json.loads(folder.run("plan", "--refresh", "--format", "json").out)["changes"]
+    assert [each["action"] for each in found] == ["denied", "denied"]
+    assert folder.apply().code == 1 and service.ledger.requests == asked
 
 
 def test_a_budget_holds_for_what_is_left(folder: Folder, service: PatronusService) -> None:

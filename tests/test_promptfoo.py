@@ -712,6 +712,37 @@ def test_an_alias_is_written_out_and_a_bomb_is_not() -> None:
             promptfoo.found("c.yaml", Memory({"c.yaml": loop}))
 
 
+def test_a_short_config_that_repeats_a_long_text_does_not_fill_the_memory() -> None:
+    test = "- {vars: {q: *x}, assert: [{type: is-json}]}\n"
+    config = f"x: &x {'long ' * 20_000}\nprompts: ['{{{{ q }}}}']\nproviders: [openai:a]\ntests:\n"
+    assert promptfoo.found("c.yaml", Memory({"c.yaml": config + test * 10})).drafts
+    with pytest.raises(EvalopsError, match="MiB of text"):
+        promptfoo.found("c.yaml", Memory({"c.yaml": config + test * 700}))
+    checked = {"defaultTest": {"assert": [{"type": "equals", "value": "{{ q }}" * 900}]}}
+    with pytest.raises(EvalopsError, match="MiB of text"):
+        found({**ONE, **checked, "tests": [{"vars": {"q": "long " * 200}}] * 80})
+    nested = "- {vars: {q: {a: [*x]}}, assert: [{type: is-json}]}\n"
+    with pytest.raises(EvalopsError, match="MiB of text"):
+        promptfoo.found("c.yaml", Memory({"c.yaml": config + nested * 700}))
+
+
+@pytest.mark.parametrize(
+    "text", ["{{" * 250_000, "{%" * 250_000, '{{ "' + '\\"' * 250_000, '{{ "' + '\\"' * 250_000 + "\\\n"]
+)
+def test_a_template_without_an_end_is_refused_at_once(text: str) -> None:
+    begun = time.process_time()
+    assert isinstance(nunjucks.translated(text, HERE), Diagnostic)
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("name", [".env", "./.env", "sub/.git/config", ".ssh/id_rsa"])
+def test_a_hidden_file_often_holds_a_key_and_is_not_read(name: str) -> None:
+    of = found(
+        {**ONE, "tests": [{"vars": {"q": f"file://{name}"}, "assert": [{"type": "is-json"}]}]}, **{name: "canary"}
+    )
+    assert of.drafts == () and any("is hidden" in each.message for each in of.findings)
+
+
 def test_files_that_name_themselves_come_to_an_end() -> None:
     files = {"t.yaml": "- file://t.yaml\n- file://c.yaml\n", "p.yaml": "- file://p.yaml\n- file://c.yaml\n"}
     of = found(

@@ -90,6 +90,7 @@ def test_specs_for_reading_name_their_schema() -> None:
         assert (SPECS / first.removeprefix("# yaml-language-server: $schema=")).is_file(), spec
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_the_sentiment_spec_comes_back_with_the_same_fingerprint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

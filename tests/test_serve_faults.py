@@ -121,6 +121,7 @@ def killed_once(tmp_path: Path, models: Server, *datasets: list[dict[str, Any]])
     assert not list((server.store / "jobs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on(tmp_path: Path, models: Server) -> None:
     killed_once(tmp_path, models, replies(200))
 
@@ -189,6 +190,7 @@ def test_kills_between_the_steps_of_a_client(tmp_path: Path, models: Server) -> 
         assert [each["workflow_id"] for each in client.http.get("/v1/evaluation").json()] == [job]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_an_upload_leaves_nothing(tmp_path: Path, models: Server) -> None:
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         form = {"purpose": "eval", "file_name": "rows.jsonl", "file_type": "jsonl"}

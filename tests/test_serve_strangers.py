@@ -333,6 +333,7 @@ def test_any_json_is_answered(client: Client, body: Any) -> None:
     problem(answer.json())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["classify", "score", "compare"]),

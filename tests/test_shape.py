@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import socket
 import time
 from typing import Any
 
@@ -81,6 +83,8 @@ def test_what_is_no_json(response: str) -> None:
         ({"$ref": "https://example.com/a.json"}, ("$ref",), "outside this schema"),
         ({"items": {"$ref": "other.json"}}, ("items", "$ref"), "outside this schema"),
         ({"$ref": "file:///etc/passwd"}, ("$ref",), "outside this schema"),
+        ({"properties": {"default": {"$ref": "https://example.com/a"}}}, ("properties", "default", "$ref"), "outside"),
+        ({"$defs": {"const": {"pattern": "("}}}, ("$defs", "const", "pattern"), "missing )"),
         ({"$ref": "#/$defs/no"}, ("$ref",), "the schema has no `#/$defs/no`"),
         ({"$ref": "#no"}, ("$ref",), "the schema has no"),
         ({"$id": "https://example.com/", "type": "string"}, ("$id",), "`$id`"),
@@ -110,6 +114,39 @@ def test_a_schema_that_cannot_be_used_says_why(schema: Any, route: tuple[str, ..
 def test_a_schema_that_is_fine(schema: Any) -> None:
     assert shape.problems(schema) == []
     Shape(schema).violation(["a"])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/const", "const": {"$ref": "URL"}},
+        {"$ref": "#/properties", "properties": {"properties": {"const": {"$ref": "URL"}}}},
+        {"$ref": "#/const", "const": {"$id": "URL", "$ref": "other"}},
+        {"$ref": "#/const", "const": {"$dynamicRef": "URL"}},
+    ],
+)
+def test_data_that_is_taken_for_a_schema_fetches_nothing(schema: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.json"
+        filled = json.loads(json.dumps(schema).replace("URL", url))
+        server.settimeout(0)
+        with pytest.raises(TooMuch):
+            Shape(filled).violation({"const": 1})
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_data_that_is_taken_for_a_schema_has_no_pattern_that_fills_the_memory() -> None:
+    schema = {"$ref": "#/const", "const": {"pattern": "(((a{1,999}){1,999}){1,999})"}}
+    assert shape.problems(schema) == []
+    with pytest.raises(TooMuch):
+        Shape(schema).violation("a")
+
+
+@pytest.mark.parametrize("step", [0.1, 1e-308])
+def test_a_number_beyond_all_bounds_is_a_multiple_of_nothing(step: float) -> None:
+    with pytest.raises(TooMuch):
+        Shape({"multipleOf": step}).violation(math.inf)
 
 
 def test_references_that_multiply_are_stopped() -> None:

@@ -271,6 +271,7 @@ json.dump([outcome(payload) for payload in payloads], sys.stdout)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's accounting of address space")
 def test_attacks_are_refused_or_end_within_128_mib_and_seconds() -> None:
     payloads = [wrapped(each) for each in (*REFUSED, *ENDED, *HARMLESS)]

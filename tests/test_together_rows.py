@@ -280,6 +280,7 @@ def test_a_column_with_responses_gives_their_lengths() -> None:
     assert verdict.rung is None and verdict.orders is None
 
 
+@pytest.mark.slow
 def test_many_rows_need_the_memory_of_few() -> None:
     text = "x" * 2_000
     count = 4_000

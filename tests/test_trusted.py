@@ -23,8 +23,10 @@ from model_server import Server, serve
 from repository import Repository
 
 import evalops
+from evalops import catalog, jobs
 from evalops.cli.report import value_of
 from evalops.errors import EvalopsError
+from evalops.lock import Entry, Lock, Status
 from evalops.project import Project
 from evalops.trusted import project as trusting
 from evalops.views import comment
@@ -282,6 +284,62 @@ def test_what_a_lockfile_of_the_branch_says_of_tokens(here: Repository) -> None:
 # --- what may differ, and is told ---
 
 
+def forge(made: Repository, status: Status, at: str) -> None:
+    """A lock entry as an apply writes it, for work that none has begun."""
+    found = Project(made.root)
+    (wanted,) = catalog.read(found).wanted
+    identity = wanted.identity
+    entry = Entry(
+        address="tone",
+        fingerprint=identity.fingerprint,
+        provider="local",
+        job="local-made-up",
+        status=status,
+        created_at=at,
+        dataset=jobs.dataset_of(identity),
+        inputs=identity.inputs,
+        grade=identity.grade,
+    )
+    found.write_lock(Lock(path="tone.lock").put(entry))
+
+
+@pytest.mark.parametrize(
+    ("status", "at", "arguments", "action"),
+    [
+        (Status.PENDING, "2099-01-01T00:00:00Z", [], "failed"),
+        (Status.PENDING, "2026-01-01T00:00:00Z", ["--retry-failed"], "resume"),
+        (Status.FAILED, "2026-01-01T00:00:00Z", ["--retry-failed"], "resume"),
+    ],
+)
+@pytest.mark.parametrize("rows", [12, 18])
+def test_a_job_that_only_a_lockfile_knows_is_paid(
+    here: Repository, ours: Server, status: Status, at: str, arguments: list[str], action: str, rows: int
+) -> None:
+    here.write({"rows.jsonl": "".join(json.dumps(row) + "\n" for row in truths(rows))})
+    forge(here, status, at)
+    (found,) = run(here, "plan", "--format", "json", *arguments).json["changes"]
+    is_allowed = rows <= 15
+    assert (found["action"], found["money"], found["calls"]) == (
+        ("resume", "paid", 12) if is_allowed else ("denied", "-", None)
+    )
+    before = ours.ledger.requests
+    done = run(here, "apply", *arguments)  # nobody has agreed to anything
+    assert done.code == 1 and ours.ledger.requests == before
+    assert (f"  {action if is_allowed or action == 'failed' else 'denied'}  ") in done.err
+
+
+@pytest.mark.parametrize("number", [1e308, 10**299])
+def test_numbers_of_a_lockfile_that_no_model_can_take(here: Repository, number: float) -> None:
+    assert here.run("apply", "--yes").code == 0
+    path = here.root / "tone.lock"
+    value = json.loads(path.read_text())
+    entry = value["evaluations"]["tone"]
+    entry["summary"]["usage"]["averages"]["judge"]["prompt_tokens"] = number
+    path.write_text(json.dumps(value))
+    done = here.run("plan")
+    assert done.code == 1 and "must be at most" in done.err
+
+
 def test_the_plan_says_whose_settings_hold_and_what_differs(here: Repository) -> None:
     judges = {"strict": {"model": "judge", "system_template": "Is the reply polite, all in all?"}}
     models = {"judge": {"base_url": "http://127.0.0.1:9/v1"}}
@@ -486,6 +544,24 @@ def test_a_project_that_moves_away_from_its_rules_is_refused(here: Repository) -
         done.code == 1
         and "error[trusted/missing]: `moved/evalops.yaml` is not in main, though other projects are" in done.err
     )
+
+
+@pytest.mark.parametrize("target", ["lax", "."])
+def test_a_link_to_a_project_with_other_rules_is_refused(here: Repository, target: str) -> None:
+    here.git("checkout", "--quiet", "main")
+    (here.root / "strict").mkdir()
+    (here.root / "lax").mkdir()
+    here.write({"strict/evalops.yaml": here.read("evalops.yaml"), "lax/evalops.yaml": "version: 1\n"})
+    here.commit("three projects")
+    here.git("checkout", "--quiet", "-b", "link")
+    (here.root / "strict/evalops.yaml").unlink()
+    (here.root / "strict").rmdir()
+    (here.root / "strict").symlink_to(target)
+    with pytest.raises(EvalopsError, match="`strict` is a symbolic link in the repository"):
+        trusting(Project(here.root / "strict"), "main")
+    outside = here.root.parent / "shortcut"
+    outside.symlink_to(here.root)  # whoever runs it has links of their own
+    assert trusting(Project(outside / "lax"), "main").trusted
 
 
 def test_the_python_front(here: Repository) -> None:

@@ -122,6 +122,8 @@ class Run:
         self._stopping = False
         self._over: OverBudget | None = None
         self._under_way = 0  # calls
+        self._is_quiet = asyncio.Event()  # none is
+        self._is_quiet.set()
         self._turn = asyncio.Lock()
         self._digest = hashlib.sha256()
         self._done, self._errors = store.finished(work.job, work.total)
@@ -165,10 +167,7 @@ class Run:
 
     async def _stopped_by(self, over: OverBudget) -> Outcome:
         """The budget is used up: calls that rows were left with are paid for, and their replies kept."""
-        for _ in range(round(GRACE / WINDOW)):
-            if not self._under_way:
-                break
-            await asyncio.sleep(WINDOW)
+        await self._is_quiet.wait()  # each call has a bound of its own, and whoever stops the run waits no longer
         self._store.flush()
         done = sum(map(bool, self._store.finished(self.work.job, self.work.total)[0]))
         return Outcome(
@@ -265,7 +264,7 @@ class Run:
                 if known is not None:
                     self._store.add_usage(self.work.job, stage, known)
                     return known
-                reply = await self._paid(endpoint, route, data, price)
+                reply = await self._paid(endpoint, route, data, stage, price)
                 self._store.add_reply(key, reply)
                 self._store.add_usage(self.work.job, stage, reply)
                 self.counts["calls"] += 1
@@ -274,11 +273,12 @@ class Run:
 
         return ask
 
-    async def _paid(self, endpoint: Endpoint, route: Route, data: bytes, price: Price | None) -> Reply:
+    async def _paid(self, endpoint: Endpoint, route: Route, data: bytes, stage: str, price: Price | None) -> Reply:
         """One call, as far as the budget goes. Raises OverBudget."""
         meter, job = self.work.meter, self.work.job
         meter.take(job, is_free=price is None or not (price.input or price.output))
         self._under_way += 1
+        self._is_quiet.clear()
         try:
             reply = await self._client.call(endpoint, route, data)
         except BaseException:
@@ -286,10 +286,13 @@ class Run:
             raise
         finally:
             self._under_way -= 1
+            if not self._under_way:
+                self._is_quiet.set()
         if price is not None:
             sent, received = reply.prompt_tokens, reply.completion_tokens
             if sent is None or received is None:
                 sent, received = len(data) // CHARACTERS, len(reply.content) // CHARACTERS
+                self._store.add_guess(job, stage, sent, received)
             meter.pay(job, price.of(sent, received))
         return reply
 

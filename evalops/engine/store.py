@@ -22,6 +22,8 @@ from evalops.result import Value, Verdict, VerdictStatus, Vote
 VERSION = 1
 WINDOW = 0.05  # seconds
 BATCH = 500  # writes; more are committed at once
+GUESSED = " by rule"  # after a stage: the tokens of its calls that were not counted
+FORGOTTEN = ""  # the stage of calls of rows that are tried again
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -260,9 +262,22 @@ class Store:
         return done, errors
 
     def forget_errors(self, job: str) -> None:
-        """Drops the rows of a job that ended in an error, so that they are tried again."""
+        """Drops the rows of a job that ended in an error, so that they are tried again. Their calls stay counted."""
+        self.flush()
         with self._explained():
-            self._database.execute("DELETE FROM rows WHERE job = ? AND status = 'error'", (job,))
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                (calls,) = self._database.execute(
+                    "SELECT sum(json_extract(detail, '$.calls')) FROM rows WHERE job = ? AND status = 'error'", (job,)
+                ).fetchone()
+                if calls:
+                    self._database.execute(_ADD_USAGE, (job, FORGOTTEN, calls, *[0] * (len(Used._fields) - 1)))
+                self._database.execute("DELETE FROM rows WHERE job = ? AND status = 'error'", (job,))
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
     def reply(self, key: bytes) -> Reply | None:
         """A reply kept from an earlier call with the same content."""
@@ -292,6 +307,12 @@ class Store:
         more = (is_call, is_call * sent, is_call * received, is_call and not is_counted, is_counted, sent, received)
         for place, number in enumerate((*more, reply.is_kept)):
             used[place] += number
+
+    def add_guess(self, job: str, stage: str, prompt: int, completion: int) -> None:
+        """Tokens of an uncounted call by a rule of thumb, beside what was counted: a budget goes by them."""
+        used = self._usage.setdefault((job, stage + GUESSED), [0] * len(Used._fields))
+        used[Used._fields.index("prompt")] += prompt
+        used[Used._fields.index("completion")] += completion
 
     def usage(self, job: str) -> dict[str, Used]:
         """What a job took so far, by stage."""

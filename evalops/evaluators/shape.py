@@ -22,11 +22,13 @@ STEPS = 5_000  # references followed for one response
 
 Route = tuple[str | int, ...]
 _REFERENCES = ("$ref", "$dynamicRef")
+_DATA = frozenset({"enum", "const", "examples", "default", "required"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependentRequired"})
 _UNBOUNDED = ("unevaluatedProperties", "unevaluatedItems")  # they look at everything again at every level
 
 
 class TooMuch(Exception):
-    """The schema asks for more steps than a response gets."""
+    """The schema asks for more than a response gets: steps, references out of it, numbers beyond all bounds."""
 
 
 def problems(schema: Any) -> list[tuple[Route, str]]:
@@ -72,15 +74,20 @@ class Shape:
 
     def error(self, value: Any) -> Any:
         """What `violation` tells, as a jsonschema.ValidationError."""
+        from referencing.exceptions import Unresolvable
+
         self._steps = 0
         try:
             return next(self._validator.iter_errors(value), None)
-        except RecursionError:
+        except (RecursionError, OverflowError, Unresolvable):
             raise TooMuch from None
 
     @cached_property
     def _validator(self) -> Any:
-        return _bounded(self._step)(self._schema)
+        from referencing import Registry
+
+        # jsonschema's own registry fetches what it does not know, and a reference may lead into data, unchecked.
+        return _bounded(self._step)(self._schema, registry=Registry())
 
     def _step(self) -> None:
         self._steps += 1
@@ -121,7 +128,12 @@ def _refused(schema: Any, route: Route, value: Any) -> str | None:
 
 def _is_name(route: Route) -> bool:
     """Whether a value stands where text is data: in an enumeration, a constant, an example."""
-    return any(part in ("enum", "const", "examples", "default", "required") for part in route[:-1])
+    is_given = False  # a name of the schema's own, which may be that of a keyword
+    for part in route[:-1]:
+        if not is_given and part in _DATA:
+            return True
+        is_given = not is_given and part in _NAMED
+    return False
 
 
 def _has(schema: Any, fragment: str) -> bool:
@@ -159,7 +171,11 @@ def _bounded(step: Callable[[], None]) -> Any:
     return extend(Draft202012Validator, {**keywords, **own})  # type: ignore[no-untyped-call]
 
 
-_compiled = lru_cache(maxsize=64)(Pattern)
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> Pattern:
+    if problem(pattern):  # where a reference leads into data, nobody has looked yet
+        raise TooMuch
+    return Pattern(pattern)
 
 
 def _matches(pattern: str, text: str) -> bool:

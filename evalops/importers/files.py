@@ -60,6 +60,10 @@ class Files:
         if is_code(name):
             self.say(no_equal(f"`{_shown(name)}` is code, and an import runs none", mark, instead))
             return []
+        if any(part.startswith(".") for part in posixpath.normpath(name).split("/") if part not in (".", "..")):
+            message = f"`{_shown(name)}` is hidden, or in a hidden folder: such files often hold keys"
+            self.say(no_equal(message, mark, "copy it to another name"))
+            return []
         path = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), name))
         if path.startswith(("/", "../")) or path == ".." or "\\" in path or not path.isprintable():
             message = f"`{_shown(name)}` is outside the folder that is imported from"

@@ -11,8 +11,9 @@ from evalops.errors import Diagnostic, Mark
 from evalops.importers.draft import no_equal
 from evalops.template import RenderError, Template
 
-_TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.S)
-_QUOTED = re.compile(r"(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')")
+# What has no end goes on to that of the text: to look for one again behind every bracket would take hours.
+_TAG = re.compile(r"\{\{.*?(?:\}\}|\Z)|\{%.*?(?:%\}|\Z)", re.S)
+_QUOTED = re.compile(r"(\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?\Z))", re.S)
 _WORDS = (
     (re.compile(r"==="), "=="),
     (re.compile(r"!=="), "!="),

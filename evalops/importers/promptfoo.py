@@ -12,7 +12,7 @@ from evalops.importers import promptfoo_checks
 from evalops.importers.draft import FUNCTION, Found, free, gathered, no_equal, slug
 from evalops.importers.files import Files, Folder
 from evalops.importers.promptfoo_asked import Check
-from evalops.importers.promptfoo_cases import Case, cases
+from evalops.importers.promptfoo_cases import MOST_TEXT, Case, cases, too_large
 from evalops.importers.promptfoo_models import candidates, shown
 from evalops.importers.promptfoo_prompts import prompts
 from evalops.importers.promptfoo_specs import Group, Maker
@@ -44,7 +44,7 @@ def found(path: str, folder: Folder) -> Found:
     _remark(config, files)
     asked, answering = prompts(config, files), candidates(config, files)
     tests = cases(config, files, promptfoo_checks.known)
-    groups = _groups([(case, list(promptfoo_checks.checks(case, config, files))) for case in tests], files)
+    groups = _groups(_checked(tests, config, files), files)
     maker = Maker(files, _base(config, path), _description(config), asked, answering)
     drafts = [draft for group in groups if (draft := maker.draft(group))]
     if sum(len(each.parts) for each in drafts) > MOST_SPECS:
@@ -84,6 +84,17 @@ def _description(config: Source) -> str:
 
 
 # --- which assertions belong together ---
+
+
+def _checked(tests: Iterable[Case], config: Source, files: Files) -> Iterator[tuple[Case, Sequence[Check]]]:
+    """The tests with what is asked of them; no more text than there may be in their rows."""
+    held = 0
+    for case in tests:
+        checks = list(promptfoo_checks.checks(case, config, files))
+        held += sum(len(each.value) for each in checks)
+        if held > MOST_TEXT:
+            raise too_large(case.mark)
+        yield case, checks
 
 
 def _groups(asked: Iterable[tuple[Case, Sequence[Check]]], files: Files) -> list[Group]:

@@ -19,6 +19,7 @@ from evalops.importers.promptfoo_rows import VALUE, composed, variables, without
 from evalops.importers.source import LINES, Source
 
 MOST_CASES = 20_000
+MOST_TEXT = 64 << 20  # characters of all rows: an alias or a template makes much of little
 
 _ROWS = "write the tests that it makes to a JSONL or CSV file, and name that"
 _CODE = ("transform", "transformVars", "postprocess")
@@ -58,9 +59,32 @@ def cases(config: Source, files: Files, known: Callable[[str], bool]) -> list[Ca
     given = config.value.get("tests")
     found = _listed(config.at("tests"), files, known) if given is not None else iter(())
     made: list[Case] = []
+    held = 0
     for test in found:
-        made += _cases(test, default, files, len(made))
+        for case in _cases(test, default, files, len(made)):
+            held += _length(case.row)
+            if held > MOST_TEXT:
+                raise too_large(case.mark)
+            made.append(case)
     return made
+
+
+def too_large(mark: Mark) -> EvalopsError:
+    """The refusal of tests with more text than an import takes."""
+    message = f"the tests hold more than the {MOST_TEXT >> 20} MiB of text that an import takes"
+    return EvalopsError(Diagnostic(code="import/too-many", message=message, mark=mark, hint="split the config"))
+
+
+def _length(value: Any) -> int:
+    """The characters of the texts in a value."""
+    match value:
+        case str():
+            return len(value)
+        case dict():
+            return sum(_length(each) for each in value.values())
+        case list():
+            return sum(map(_length, value))
+    return 0
 
 
 def _default(config: Source, files: Files) -> Source:

@@ -14,7 +14,7 @@ from evalops.importers.draft import free
 
 RESPONSE = ("sample", "output_text")
 
-_REFERENCE = re.compile(r"\{\{\s*((?:item|sample)\b[^{}]*?)\s*\}\}")
+_REFERENCE = re.compile(r"\{\{\s*+((?:item|sample)\b[^{}]*+)\}\}")
 _PART = re.compile(r"\.?([A-Za-z_$][^.\[\]]*)|\[(\d{1,6})\]|\[(?:\"([^\"\]]*)\"|'([^'\]]*)')\]")
 _FOR_TEMPLATES = re.compile(r"\{[{%#]|\{\Z")  # a brace at the end may stand before a reference
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -43,7 +43,7 @@ def parts(text: str) -> list[str | Reference]:
     found: list[str | Reference] = []
     end = 0
     for match in _REFERENCE.finditer(text):
-        path = _path(match[1])
+        path = _path(match[1].rstrip())
         if path is not None:
             found += [text[end : match.start()], Reference(path)]
             end = match.end()

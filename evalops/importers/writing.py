@@ -27,6 +27,7 @@ from evalops.project import Project, matching
 TOOLS = ("promptfoo", "openai-evals")
 LONGEST_NAME = 90  # characters; a number may follow
 MOST_BYTES = 64 << 20  # of an export
+MOST_ROWS = 512 << 20  # bytes of all files of rows
 
 
 class Written(NamedTuple):
@@ -156,6 +157,9 @@ def _made(project: Project, below: str, drafts: Iterable[Draft]) -> _Made:
         if texts:
             used.add(name)
             rows[path] = data
+            if sum(map(len, rows.values())) > MOST_ROWS:
+                message = f"all rows together are more than the {MOST_ROWS >> 20} MiB that an import writes"
+                raise EvalopsError(Diagnostic(code="import/too-many", message=message, mark=draft.mark))
             spec_path = f"{below}{name}.yaml"
             specs[spec_path] = (_head(project, below, draft) + "---\n".join(texts)).encode()
             written.append(Written(spec_path, len(texts), path, len(draft.rows), is_new=True))

@@ -93,8 +93,7 @@ class Local:
     def submit(self, request: Request) -> Job | Refused | Unclear:
         from evalops.engine.store import JobRecord
 
-        fingerprint = request.identity.fingerprint
-        name = f"local-{fingerprint[:16]}-{request.generation}"
+        name = _id(request)
         known = self._store.job(name)
         if known is not None and known.status == Status.COMPLETED:
             return _job(known)  # a result that is there needs neither key nor model
@@ -103,7 +102,7 @@ class Local:
             return Refused(problems)
         record = JobRecord(
             id=name,
-            fingerprint=fingerprint,
+            fingerprint=request.identity.fingerprint,
             generation=request.generation,
             status=Status.PENDING.value,
             message=None,
@@ -126,6 +125,10 @@ class Local:
     def job(self, id_: str) -> Job | None:
         record = self._store.job(id_)
         return record and _job(record)
+
+    def has(self, request: Request) -> bool:
+        """Whether the job of a request was begun on this machine."""
+        return (self._project.state / STORE).exists() and self._store.job(_id(request)) is not None
 
     def is_work(self, job: Job, sent: Mapping[str, Any]) -> bool:
         return False  # nothing is ever in doubt here
@@ -363,12 +366,15 @@ class Following:
                 yield work
 
     def _begin(self, store: Store, work: Work) -> None:
-        """What a job has taken before counts for the budget; where tokens were not counted, its calls do."""
+        """What a job has taken before counts for the budget, as it did then: uncounted tokens by the rule of thumb."""
+        from evalops.engine.store import GUESSED
+
         used = store.usage(work.job)
         cost = 0.0
         for model in work.evaluation.models:
-            price, found = work.prices.get(model.model), used.get(model.stage)
-            cost += price.of(found.prompt, found.completion) if price and found else 0.0
+            price = work.prices.get(model.model)
+            for found in (used.get(model.stage), used.get(model.stage + GUESSED)):
+                cost += price.of(found.prompt, found.completion) if price and found else 0.0
         self._meter.begin(work.job, calls=sum(each.calls for each in used.values()), cost=cost)
 
     async def _work(self, job: Job, request: Request, runtime: Runtime, settings: Settings) -> Work:
@@ -414,6 +420,10 @@ class Following:
         record = store.job(job)
         if record is not None:
             self._events.put(Finished(_job(record)))
+
+
+def _id(request: Request) -> str:
+    return f"local-{request.identity.fingerprint[:16]}-{request.generation}"
 
 
 def _function_of(evaluation: Evaluation) -> str | None:

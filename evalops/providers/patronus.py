@@ -275,7 +275,8 @@ class Provider:
         return patronus_left.left(request, record, stored, whole if ask else None, retry=retry)
 
     def usage(self, job: str, evaluation: Evaluation) -> Usage:
-        calls = tokens = 0
+        tokens = 0
+        calls = sum(each.calls for each in self._store.usage(job).values()) if self._has_store else 0
         intervals: dict[str, Mapping[str, Any]] = {}
         for _, detail in self.rows(job, None):
             calls += detail.get("calls", 0)

@@ -192,7 +192,9 @@ class Following:
 
     def _calls(self, job: Job) -> int:
         """The calls that a job has taken before."""
-        return sum(stored.detail.get("calls", 0) for stored in self._store.rows(job.id))
+        forgotten = sum(each.calls for each in self._store.usage(job.id).values())
+        kept = sum(int(stored.detail.get("calls", 0)) for stored in self._store.rows(job.id))
+        return forgotten + kept
 
     def _begin(self, run: Run) -> int:
         """Starts the threads of a job; how many there are."""
