@@ -90,7 +90,7 @@ def test_a_file_of_one_group_of_rows_is_not_held_at_once(tmp_path: Path) -> None
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, path, row_group_size=len(rows), use_dictionary=False)
     code = (
-        "import pyarrow, sys; from evalops import dataset; path = sys.argv[1]\n"
+        "import pyarrow, sys; from evalops.datasets import dataset; path = sys.argv[1]\n"
         "print(sum(1 for _ in dataset.read(lambda: open(path, 'rb'), path)), pyarrow.default_memory_pool().max_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
