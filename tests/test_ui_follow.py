@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from apply_project import Folder, truths
 from model_server import Config, Server, serve
+from patronus_service import KEY as PATRONUS_KEY
+from patronus_service import PatronusService
 from ui_process import PATIENCE, opened
 
 from evalops.errors import Exit
@@ -306,3 +309,37 @@ def test_how_long_nothing_came_is_told() -> None:
     assert [rates.paced(line).still for _ in range(4)] == [None, None, 11.0, 40.0]
     assert rates.paced(replace(line, done=4)).still is None
     assert rates.paced(replace(line, done=4, status="completed")).still is None
+
+
+# --- another provider ---
+
+
+@pytest.mark.slow
+def test_at_patronus_it_is_planned_followed_and_reviewed_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PatronusService() as service:
+        monkeypatch.setenv("PATRONUS_API_KEY", PATRONUS_KEY)
+        (tmp_path / "project").mkdir()
+        made = Folder(tmp_path / "project", service.url).settings(providers={"patronus": {"base_url": service.url}})
+        made.rows([{"question": f"q{n}", "answer": f"a{n} truth={'fail' if n % 4 == 0 else 'pass'}"} for n in range(8)])
+        value = {
+            "version": 1,
+            "name": "tone",
+            "type": "classify",
+            "provider": "patronus",
+            "dataset": "rows.jsonl",
+            "evaluators": [{"evaluator": "judge", "criteria": "polite"}],
+            "patronus": {"capture": "all", "columns": {"task_input": "question", "task_output": "answer"}},
+        }
+        (made.root / "tone.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+        with opened(made.root) as ui, ui.client() as page:
+            assert "patronus" in page.get("/").text
+            assert "8 rows, 8 calls" in page.get("/apply").text
+            assert start(page).status_code == 303
+            assert "Everything is in step" in ended(page)
+            review = page.get("/evaluations/tone")
+            assert review.status_code == 200 and "patronus" in review.text and "q7" in review.text
+            assert page.get("/jobs").status_code == 200
+        assert made.actions() == {"tone": "noop"}
+        assert set(service.ledger.billed.values()) == {1} and len(service.ledger.billed) == 8
