@@ -58,6 +58,13 @@ def watched(browser: Any, **context: Any) -> Iterator[Watched]:
         yield found
 
 
+def expect(found: Any) -> Any:
+    """What is waited for, as playwright has it; imported late, as without the extra `long` there is none."""
+    from playwright.sync_api import expect as expected
+
+    return expected(found)
+
+
 def violations(page: Any) -> list[str]:
     """What the accessibility checker axe-core finds wrong with a page as it is now: rule, and where."""
     from axe_playwright_python.sync_playwright import Axe

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watched, watched
-from playwright.sync_api import expect
+from browser import Watched, expect, watched
 from report_value import HOSTILE, evaluation, report
 
 from evalops.views import html_
