@@ -23,14 +23,15 @@ from evalops.spec import Evaluation, Type
 class Judged(NamedTuple):
     """A verdict with its row; `source` is None where the dataset no longer is the one that was judged.
 
-    `failed`: no verdict, not what gold says, or, for a row without gold, not a pass.
+    `failed`: no verdict, not what gold says, or, for a row without gold, not a pass; None where the evaluation that
+    would say so is gone.
     """
 
     key: str
     source: Row | None
     verdict: Verdict
     detail: dict[str, Any]
-    failed: bool
+    failed: bool | None
 
 
 def of(project: Project, entry: Entry) -> Iterator[Judged]:
@@ -50,7 +51,7 @@ def joined(entry: Entry, provider: Provider, wanted: Wanted | None) -> Iterator[
     sources = itertools.chain(request.rows() if request else (), itertools.repeat(None))
     for (verdict, detail), pair in zip(itertools.chain([first], verdicts), sources, strict=False):
         key, source = pair or (verdict.key, None)
-        failed = evaluation is not None and _failed(evaluation, verdict, source)
+        failed = _failed(evaluation, verdict, source) if evaluation else None
         yield Judged(key, source, verdict, detail, failed)
 
 
@@ -73,14 +74,21 @@ def _missing(entry: Entry, *, is_changed: bool, is_local: bool) -> Diagnostic:
 def chosen(
     found: Iterable[Judged], *, status: str | None = None, verdict: Any = None, failed: bool = False
 ) -> Iterator[Judged]:
-    """The rows of a status, with a verdict (see `matches`), or that failed; all conditions have to hold."""
-    return (
-        each
-        for each in found
-        if (each.failed or not failed)
-        and status in (None, each.verdict.status.value)
-        and (verdict is None or matches(each.verdict.value, str(verdict)))
-    )
+    """The rows of a status, with a verdict (see `matches`), or that failed; all conditions have to hold.
+
+    Raises EvalopsError where nobody knows any more what a failure is: none shown would look like none there.
+    """
+    for each in found:
+        if failed and each.failed is None:
+            message = "which rows failed cannot be told: what was judged is no longer what its spec says"
+            hint = "evalops plan shows what changed; without `--failed` all rows are printed"
+            raise EvalopsError(Diagnostic(code="rows/no-spec", message=message, hint=hint))
+        if (
+            (each.failed or not failed)
+            and status in (None, each.verdict.status.value)
+            and (verdict is None or matches(each.verdict.value, str(verdict)))
+        ):
+            yield each
 
 
 def matches(value: Any, text: str) -> bool:

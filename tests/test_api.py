@@ -123,6 +123,15 @@ def test_rows_are_chosen_by_status_verdict_and_failure(folder: Folder, project: 
     assert replies(status="error") == []
 
 
+def test_without_its_spec_nobody_says_which_rows_failed(folder: Folder, project: Project) -> None:
+    project.apply(yes=True)
+    (folder.root / "tone.yaml").rename(folder.root / "tone.txt")
+    assert len(list(project.rows("tone"))) == 4
+    with pytest.raises(EvalopsError) as raised:
+        list(project.rows("tone", failed=True))
+    assert [each.code for each in raised.value.diagnostics] == ["rows/no-spec"]
+
+
 def test_each_call_reads_the_folder_as_it_is_then(folder: Folder, project: Project) -> None:
     assert len(project.plan().changes) == 1
     folder.settings(specs=["else/*.yaml"])
