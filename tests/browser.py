@@ -50,7 +50,7 @@ def watched(browser: Any, **context: Any) -> Iterator[Watched]:
     with browser.new_context(**context) as own:
         found = Watched(own.new_page())
         page = found.page
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("request", lambda asked: found.requests.append(asked.url) if _is_network(asked.url) else None)
         page.on("console", lambda said: found.errors.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: found.errors.append(str(error)))

@@ -155,8 +155,8 @@ def test_nothing_is_replaced_or_lost_unasked(browser: Any, ui: Ui, project: Repo
         page.wait_for_selector("#replace[open]")
         page.click("#replace-no")
         assert project.read("strict.yaml") == before and page.evaluate("document.activeElement.id") == "f-path"
-        page.click("nav a >> nth=0", no_wait_after=True)
-        page.wait_for_timeout(300)
+        with page.expect_event("dialog"):
+            page.click("nav a >> nth=0", no_wait_after=True)
         assert found.dialogs == [""] and page.url.endswith("dataset=rows.jsonl")
         page.click("#save")
         page.click("#replace-yes")
@@ -199,6 +199,20 @@ def test_hostile_names_are_text_everywhere(browser: Any, ui: Ui, project: Reposi
         sound(found, ui)
 
 
+def test_a_file_chosen_before_the_script_has_come(browser: Any, ui: Ui, tmp_path: Path) -> None:
+    with watched(browser) as found:
+        page, held = found.page, []
+        let_in(ui, page, "/")
+        page.route("**/create_upload.js", lambda route: held.append(route))
+        with page.expect_request("**/create_upload.js"):
+            page.goto(ui.url + "/create", wait_until="commit")
+        page.set_input_files("#file", {"name": "early.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"})
+        assert page.input_value("#path") == ""
+        held[0].continue_()
+        page.wait_for_function("() => document.getElementById('path').value === 'data/early.csv'")
+        sound(found, ui)
+
+
 def test_by_keyboard_alone(browser: Any, ui: Ui, project: Repository) -> None:
     with watched(browser) as found:
         page = found.page
@@ -234,7 +248,8 @@ def test_every_state_fits_and_no_label_is_missing(
                      *(f"/create/evaluation?dataset=talk.jsonl&type={each}" for each in ("classify", "score", "compare"))):  # fmt: skip
             found.errors.clear()
             page.goto(ui.url + path)
-            page.wait_for_timeout(100)
+            if "type=" in path:
+                settled(page, "Valid")
             fits(page)
             unnamed = "[...document.querySelectorAll('main :is(input, select, textarea)')].filter(each => !each.labels.length && !each.ariaLabel && !each.getAttribute('aria-labelledby')).map(each => each.outerHTML)"
             assert page.evaluate(unnamed) == []

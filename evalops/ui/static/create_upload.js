@@ -8,6 +8,7 @@ let file = null;
 let sending = null;
 
 $("file").addEventListener("change", () => choose($("file").files[0]));
+choose($("file").files[0]); // a hand quicker than this script, and a page that was loaded anew
 for (const name of ["dragenter", "dragover"]) {
   form.addEventListener(name, (event) => {
     event.preventDefault();
