@@ -73,7 +73,7 @@ def _entry(wanted: Wanted, provider: Provider) -> Entry:
     evaluation, identity = wanted
     number = identity.digests.rows
     verdicts = [Verdict(str(row), VerdictStatus.SCORED, LABELS[row % 2]) for row in range(number)]
-    rows = provider.prepare(evaluation, identity, generation=1).rows()
+    rows = provider.request(evaluation, identity, 1).rows()
     usage = Usage(calls=number, prompt_tokens=100 * number, completion_tokens=30 * number)
     summary, _ = jobs.grade(wanted, rows, verdicts, usage=usage, most=0)
     return jobs.finished(
