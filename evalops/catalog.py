@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -274,9 +275,17 @@ def _untracked(project: Project, evaluations: Iterable[Evaluation]) -> Iterator[
                     message=f"git does not track `{path}`: who reviews a change does not see what is judged",
                     mark=each.places.mark(*route),
                     address=each.address,
-                    hint=f"git add {path}, or name it under `datasets` in {FILE} with its sha256",
+                    hint=_how_to_track(normpath(path), is_dataset=route[0] == "dataset"),
                     severity=Severity.WARNING if project.trusted is None else Severity.ERROR,
                 )
+
+
+def _how_to_track(path: str, *, is_dataset: bool) -> str:
+    """What to do about a file that git does not track: one that is hidden, as .env is, was not left out by mistake."""
+    if any(part.startswith(".") for part in path.split("/")):
+        return "it is hidden, and may hold what nobody else should have: name a file that may be seen"
+    named = f", or name it under `datasets` in {FILE} with its sha256" if is_dataset else ""
+    return f"git add {shlex.quote(path)}{named}"
 
 
 def _at_dataset(problem: Diagnostic, evaluation: Evaluation) -> Diagnostic:

@@ -431,6 +431,31 @@ def test_a_template_that_git_does_not_track(here: Repository) -> None:
     here.commit()
     done = run(here, "apply", "--yes")
     assert done.code == 1 and "error[project/untracked]: git does not track `.env`" in done.err and KEY not in done.err
+    assert "git add" not in done.err
+
+
+@pytest.mark.parametrize(
+    "path", [".env.jsonl", "./.env.jsonl", "data/.more/rows.jsonl", ".git/rows.jsonl", ".evalops/rows.jsonl"]
+)
+@pytest.mark.parametrize("field", ["dataset", "template"])
+def test_a_hidden_file_is_never_one_to_add(here: Repository, path: str, field: str) -> None:
+    here.write({path: here.read("rows.jsonl")})
+    judge = {"model": "judge", "system_template": {"file": path} if field == "template" else "Is it polite?"}
+    spec(here, judge=judge, dataset=path if field == "dataset" else "rows.jsonl")
+    here.git("add", "tone.yaml")
+    for done in (here.run("plan"), run(here, "plan")):
+        assert f"[project/untracked]: git does not track `{path}`" in done.err
+        assert "hint: it is hidden, and may hold what nobody else should have" in done.err
+        assert "git add" not in done.err and "sha256" not in done.err
+
+
+def test_how_a_file_becomes_tracked(here: Repository) -> None:
+    here.write({"more rows.jsonl": here.read("rows.jsonl"), "polite.txt": "Is it polite?"})
+    spec(here, judge={"model": "judge", "system_template": {"file": "polite.txt"}}, dataset="more rows.jsonl")
+    here.git("add", "tone.yaml")
+    said = here.run("plan").err
+    assert "hint: git add 'more rows.jsonl', or name it under `datasets` in evalops.yaml with its sha256\n" in said
+    assert "hint: git add polite.txt\n" in said  # a template has no other way
 
 
 def test_a_dataset_whose_content_was_reviewed(here: Repository) -> None:
