@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from evalops.errors import EvalopsError
 from evalops.trend import Point
 from evalops.ui import listing
 from evalops.ui.frame import Site, edit_of, review_of
@@ -38,10 +37,7 @@ def routes(site: Site) -> list[BaseRoute]:
     """`/`"""
 
     def overview(request: Request) -> Response:
-        try:
-            found = listing.of(site.api)
-        except EvalopsError as error:
-            return site.stopped(request, error)
+        found = listing.of(site.api)
         asked = {name: request.query_params.get(name, "") for name in (*FILTERS, "q")}
         lines = [each for each in found.lines if _is_meant(each, asked)]
         return site.render(
