@@ -13,9 +13,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from evalops import api
-from evalops.errors import EvalopsError
 from evalops.server.problem import Problem
+from evalops.ui import listing
 from evalops.ui.frame import Site, fields, review_of, wants_json
 from evalops.ui.pace import OVER, Line
 from evalops.ui.underway import Look, Phase, Underway
@@ -60,23 +59,15 @@ def _start(site: Site, request: Request, underway: Underway, form: Mapping[str, 
     only, retry = tuple(form.get("only", ())), "retry" in form
     plan = site.api.plan(*only, retry_failed=retry)
     if form.get("digest") != [plan.digest]:
-        return _refused(site, request, underway, only, MOVED_ON, retry=retry)
-    if not plan.has_changes:
-        return _refused(site, request, underway, only, "There is nothing to do.", retry=retry)
-    if _is_paid(plan.value["summary"]) and "agreed" not in form:
-        return _refused(
-            site, request, underway, only, "Nothing was started: nobody agreed to what it takes.", retry=retry
-        )
-    if not underway.start(plan, retry_failed=retry):
-        return _refused(
-            site, request, underway, only, "An apply is running already: it was not started again.", retry=retry
-        )
-    return RedirectResponse(PATH, status_code=303)
-
-
-def _refused(
-    site: Site, request: Request, underway: Underway, only: tuple[str, ...], why: str, *, retry: bool
-) -> Response:
+        why = MOVED_ON
+    elif not plan.has_changes:
+        why = "There is nothing to do."
+    elif _is_paid(plan.value["summary"]) and "agreed" not in form:
+        why = "Nothing was started: nobody agreed to what it takes."
+    elif not underway.start(plan, retry_failed=retry):
+        why = "An apply is running already: it was not started again."
+    else:
+        return RedirectResponse(PATH, status_code=303)
     if wants_json(request):
         raise Problem(409, why[:1].lower() + why[1:].rstrip("."))
     return _page(site, request, underway, only, retry=retry, refused=why)
@@ -86,7 +77,7 @@ def _page(
     site: Site, request: Request, underway: Underway, only: tuple[str, ...], *, retry: bool, refused: str = ""
 ) -> Response:
     look = underway.look()
-    plan, problems = (None, ()) if look.phase.is_busy else _plan(site, only, retry=retry)
+    plan, problems = (None, ()) if look.phase.is_busy else listing.planned(site.api, *only, retry=retry)
     changes = [each for each in plan.changes if each["action"] != "noop"] if plan else []
     return site.render(
         request,
@@ -106,15 +97,6 @@ def _page(
         has_failed=any(each["action"] == "failed" for each in changes),
         again=f"{PATH}?{urlencode([*(('only', each) for each in only), ('retry', 1)])}",
     )
-
-
-def _plan(site: Site, only: tuple[str, ...], *, retry: bool) -> tuple[api.Plan | None, Sequence[Mapping[str, Any]]]:
-    """The plan and what it warns of, or why there is none."""
-    try:
-        plan = site.api.plan(*only, retry_failed=retry)
-    except EvalopsError as error:
-        return None, [json_.diagnostic(each) for each in error.diagnostics]
-    return plan, plan.value["diagnostics"]
 
 
 def _is_paid(summary: Mapping[str, Any]) -> bool:

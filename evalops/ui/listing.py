@@ -66,8 +66,8 @@ def of(found: api.Project) -> Listing:
     project = Project(found.root)
     evaluations, _ = catalog.evaluations_of(project, project.specs())
     locks, _ = project.locks()
-    plan, problems = _plan(found)
-    changes = {(each["lock"], each["address"]): each for each in (plan or {}).get("changes", ())}
+    plan, problems = planned(found)
+    changes = {(each["lock"], each["address"]): each for each in (plan.changes if plan else ())}
     states = {(path, each["address"]): each for path in locks for each in api.states({path: locks[path]})}
     specs = {(lock.beside(each.spec), each.address): each for each in evaluations}
     points = trend.of(found.root)
@@ -85,17 +85,19 @@ def of(found: api.Project) -> Listing:
     ]
     ordered = sorted(problems, key=lambda each: str(each["severity"] != "error"))
     return Listing(
-        lines=tuple(sorted(lines, key=lambda each: (each.address, each.lock))), plan=plan, problems=tuple(ordered)
+        lines=tuple(sorted(lines, key=lambda each: (each.address, each.lock))),
+        plan=plan.value if plan else None,
+        problems=tuple(ordered),
     )
 
 
-def _plan(found: api.Project) -> tuple[Json | None, list[Json]]:
+def planned(found: api.Project, *only: str, retry: bool = False) -> tuple[api.Plan | None, Sequence[Json]]:
     """The plan and what it warns of, or why there is none."""
     try:
-        value = found.plan().value
+        plan = found.plan(*only, retry_failed=retry)
     except EvalopsError as error:
         return None, [json_.diagnostic(each) for each in error.diagnostics]
-    return value, value["diagnostics"]
+    return plan, plan.value["diagnostics"]
 
 
 def _about(evaluation: Evaluation) -> About:
