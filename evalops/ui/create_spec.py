@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -26,7 +25,7 @@ from evalops.server.problem import Problem
 from evalops.spec import Type
 from evalops.ui import create_check, create_start, create_text
 from evalops.ui.create_fields import CANDIDATES
-from evalops.ui.frame import Site
+from evalops.ui.frame import Site, plan_of
 
 Json = dict[str, Any]
 TYPES = (Type.CLASSIFY, Type.SCORE, Type.COMPARE)
@@ -65,9 +64,7 @@ def routes(site: Site) -> list[BaseRoute]:
     async def save(request: Request) -> Response:
         body = await _body(request)
         found = await run_in_threadpool(_save, site.project, body)
-        target = next((each.path for each in site.sections if each.path == "/apply"), "/")
-        query = {"only": found["path"]} if target == "/apply" else {}
-        return JSONResponse({**found, "location": f"{target}?{urlencode(query)}"}, status_code=201)
+        return JSONResponse({**found, "location": plan_of(found["path"])}, status_code=201)
 
     return [
         Route("/create/evaluation", form, methods=["GET"]),

@@ -131,6 +131,11 @@ def edit_of(spec: str) -> str:
     return f"/create/evaluation?{urlencode({'spec': spec}, errors='replace')}"
 
 
+def plan_of(selector: str) -> str:
+    """The page with the plan of what a selector means."""
+    return f"/apply?{urlencode({'only': selector}, errors='replace')}"
+
+
 def quoted(address: str) -> str:
     """An address as one part of a path."""
     return quote(address, safe="", errors="replace")

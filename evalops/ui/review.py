@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from evalops import catalog, remote, report
 from evalops.errors import EvalopsError
 from evalops.server.problem import Problem
-from evalops.ui.frame import Site, edit_of, quoted, review_of
+from evalops.ui.frame import Site, edit_of, plan_of, quoted, review_of
 from evalops.views import csv_, html_, json_, sections
 
 BLOCK = 1 << 16  # bytes
@@ -81,7 +81,7 @@ def _page(site: Site, request: Request, address: str) -> Response:
         "review.html",
         address=address,
         tail=f"/{quoted(address)}",
-        plan=f"/apply?{urlencode({'only': address})}",
+        plan=plan_of(address),
         edit=edit_of(result["spec"]) if result and result["spec"] else None,
         section=found,
         base=base,
@@ -140,9 +140,7 @@ def _of_provider(site: Site, address: str) -> Iterator[bytes]:
         path = inventory.result(entry.job)
     if path is None:
         raise EvalopsError(remote.gone(entry.job))
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            yield block
+    yield from _blocks(path.open("rb"))
 
 
 def _bytes(text: str) -> bytes:
