@@ -163,9 +163,7 @@ class Import:
 
     def _head(self, job: Job) -> str:
         lines = [f"# Job {job.id} at Together, made {job.created_at}"]
-        if (self.project.root / SCHEMA).is_file():
-            lines.insert(0, f"# yaml-language-server: $schema={'../' * self.below.count('/')}{SCHEMA}")
-        return "".join(f"{line}\n" for line in lines)
+        return modeline(self.project, self.below) + "".join(f"{line}\n" for line in lines)
 
     def _bound(self, value: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], list[Diagnostic]]:
         """The spec with a credential for each external model, and what evalops.yaml has to bind."""
@@ -252,6 +250,13 @@ class Import:
         if problems or wanted.evaluation.address not in applied.entries:
             raise EvalopsError(*(replace(each, address=None, mark=None) for each in problems), *_lost(job, problems))
         return applied
+
+
+def modeline(project: Project, path: str) -> str:
+    """The line by which an editor finds the schema of a spec at `path`, or below it; nothing where there is none."""
+    if not (project.root / SCHEMA).is_file():
+        return ""
+    return f"# yaml-language-server: $schema={'../' * path.count('/')}{SCHEMA}\n"
 
 
 def put(project: Project, source: Path, path: str) -> None:

@@ -258,7 +258,7 @@ def test_a_file_of_the_service_is_looked_at_and_used(client: Client, server: Ser
 def test_what_the_form_begins_with_is_valid_and_laid_out(project: Repository, type_: str) -> None:
     there = Project(project.root)
     value = create_start.of_dataset(there, "data/rows.jsonl", Type(type_))
-    text = create_text.new(value, "rows.yaml", has_schema=False)
+    text = create_text.new(there, value, "rows.yaml")
     assert text == layout.laid_out(text.encode(), "rows.yaml")
     assert create_check.problems(there, text, "rows.yaml", most=None) == []
     assert value["type"] == type_ and (
@@ -497,7 +497,7 @@ FORMS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 @given(FORMS)
 def test_what_a_form_says_comes_back_to_it(form: dict[str, Any]) -> None:
     spec = create_fields.changed({"version": 1}, form)
-    text = create_text.new(spec, "x.yaml", has_schema=False)
+    text = create_text.new(Project(Path(__file__).parent), spec, "x.yaml")
     assert create_fields.same(parsed(text), spec)
     again = create_fields.changed(spec, form)
     assert create_fields.same(create_fields.changed(again, form), again)

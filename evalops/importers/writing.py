@@ -21,7 +21,7 @@ from evalops.datasets import dataset
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity, has_errors
 from evalops.importers import openai_evals, promptfoo
 from evalops.importers.draft import Draft, Found, Part, free, gathered, no_equal
-from evalops.importing import SCHEMA, below_of, put
+from evalops.importing import below_of, modeline, put
 from evalops.project import Project, matching
 
 TOOLS = ("promptfoo", "openai-evals")
@@ -193,10 +193,7 @@ def _place(known: Mapping[str, bytes], stem: str, data: bytes) -> str:
 
 def _head(project: Project, below: str, draft: Draft) -> str:
     """The comments above a spec file."""
-    lines = [f"# From {draft.mark.path}, line {draft.mark.line}"]
-    if (project.root / SCHEMA).is_file():
-        lines.insert(0, f"# yaml-language-server: $schema={'../' * below.count('/')}{SCHEMA}")
-    return "".join(f"{' '.join(line.split())}\n" for line in lines)
+    return f"{modeline(project, below)}{' '.join(f'# From {draft.mark.path}, line {draft.mark.line}'.split())}\n"
 
 
 def _text(project: Project, draft: Draft, part: Part, name: str, path: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from evalops import catalog, layout
 from evalops.document import Document, KeyPath, parse
 from evalops.errors import Diagnostic, EvalopsError
-from evalops.importing import SCHEMA
 from evalops.metrics import summaries
 from evalops.project import Project, matching
 from evalops.spec import Type
@@ -30,12 +29,11 @@ def draft(project: Project, text: str, path: str, changes: Mapping[str, Any] | N
     `fields` are None where the form cannot show the spec, and then `reason` says why.
     """
     document, reason = _document(text, path)
-    has_schema = (project.root / SCHEMA).is_file()
     if changes and document:
         text = create_text.rewritten(document, fields.changed(document.value, changes), path)
         document, reason = _document(text, path)
     if document:
-        text = create_text.headed(text, path, has_schema=has_schema)
+        text = create_text.headed(project, text, path)
     value = document.value if document else {}
     shown = fields.shown(value) if document else fields.Shown({}, [], [])
     type_ = value.get("type")
@@ -55,7 +53,7 @@ def draft(project: Project, text: str, path: str, changes: Mapping[str, Any] | N
 def anew(project: Project, changes: Mapping[str, Any], path: str) -> str:
     """The text of a spec that only its form knows."""
     value = fields.changed({"version": 1}, changes)
-    return create_text.new(value, path, has_schema=(project.root / SCHEMA).is_file())
+    return create_text.new(project, value, path)
 
 
 def problems(project: Project, text: str, path: str, *, most: int | None) -> list[Json]:

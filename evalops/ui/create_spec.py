@@ -88,7 +88,7 @@ def _begun(project: Project, asked: dict[str, str]) -> tuple[str, str, str | Non
     else:
         spec = create_start.of_dataset(project, asked["dataset"], Type(type_))
     path = create_start.place(project, str(spec["name"]))
-    return create_text.new(spec, path, has_schema=(project.root / importing.SCHEMA).is_file()), path, None
+    return create_text.new(project, spec, path), path, None
 
 
 async def _body(request: Request) -> Json:
@@ -115,7 +115,7 @@ def _draft(project: Project, body: Json) -> Json:
 def _save(project: Project, body: Json) -> Json:
     """Writes a spec as `fmt` lays it out, if `validate` finds no error in it and it replaces nothing unasked."""
     path = body["path"]
-    text = create_text.headed(body["text"], path, has_schema=(project.root / importing.SCHEMA).is_file())
+    text = create_text.headed(project, body["text"], path)
     found = create_check.problems(project, text, path, most=None)
     if any(each["severity"] == "error" for each in found):
         extra = {"problems": found}

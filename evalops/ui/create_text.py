@@ -9,24 +9,23 @@ from typing import Any
 from evalops import emit, layout
 from evalops.document import Document, KeyPath, parse
 from evalops.errors import EvalopsError
-from evalops.importing import SCHEMA
+from evalops.importing import SCHEMA, modeline
+from evalops.project import Project
 from evalops.ui.create_fields import same
 
 _MODELINE = re.compile(rf"# yaml-language-server: \$schema=(?:\.\./)*{re.escape(SCHEMA)}\n")
 
 
-def headed(text: str, path: str, *, has_schema: bool) -> str:
+def headed(project: Project, text: str, path: str) -> str:
     """A text with the line by which an editor finds the schema, as it is for a spec at `path`, where there is one."""
-    found = _MODELINE.match(text) if has_schema else None
-    return (
-        f"# yaml-language-server: $schema={'../' * path.count('/')}{SCHEMA}\n{text[found.end() :]}" if found else text
-    )
+    found = _MODELINE.match(text)
+    line = modeline(project, path) if found else ""
+    return line + text[found.end() :] if found and line else text
 
 
-def new(value: Mapping[str, Any], path: str, *, has_schema: bool) -> str:
+def new(project: Project, value: Mapping[str, Any], path: str) -> str:
     """A spec as `fmt` lays it out."""
-    text = (f"# yaml-language-server: $schema={SCHEMA}\n" if has_schema else "") + emit.dump(value)
-    return layout.laid_out(headed(text, path, has_schema=has_schema).encode(), path)
+    return layout.laid_out((modeline(project, path) + emit.dump(value)).encode(), path)
 
 
 def rewritten(document: Document, after: Mapping[str, Any], path: str) -> str:
