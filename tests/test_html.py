@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_value import HOSTILE, evaluation, metric, report
 
-from evalops.views import charts, grid, html_, sections
+from evalops.views import charts, facts, grid, html_, sections
 
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "a", "header", "nav", "span", "main", "article", "section", "div", "h1",
@@ -170,6 +170,22 @@ def test_the_overview_says_how_all_stand() -> None:
         "Not applied yet", "✗ 1 gate failed", "60.0 % Pass rate", "▼ -5.0, down, p 0.020", "[54.0, 66.0]", "Gone since the base: demo",
     ):  # fmt: skip
         assert words in found, words
+
+
+@pytest.mark.parametrize(
+    ("usage", "said"),
+    [
+        ({"calls": 3, "kept": 1, "prompt_tokens": 9, "completion_tokens": 2, "cost": 0.021},
+         "3 calls, 1 reply known from before, 11 tokens, cost 0.021"),
+        ({"calls": 5, "kept": 8, "estimate": {"cost": 0.5, "tokens": 9}, "reason": "no price"},
+         "5 calls, 8 replies known from before, tokens unknown, cost about 0.5, an estimate (no price)"),
+        ({"calls": None, "kept": None, "reason": "Together does not say what a job took"}, "Together does not say what a job took"),
+    ],
+)  # fmt: skip
+def test_what_a_job_took_is_said_as_everywhere_else(usage: dict[str, Any], said: str) -> None:
+    value = evaluation()
+    value["summary"]["usage"] = usage
+    assert dict(facts.of(value))["Took"] == said
 
 
 def test_an_evaluation_without_a_result_says_so() -> None:

@@ -34,27 +34,13 @@ def of(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "Finished",
         time(value["finished_at"]) if value["finished_at"] else f"not yet; begun {time(value['created_at'])}",
     )
-    yield from _took((value["summary"] or {}).get("usage") or {})
+    usage = (value["summary"] or {}).get("usage") or {}
+    took = words.usage(usage) or usage.get("reason")
+    if took:
+        yield "Took", took
     if value["generation"] > 1:
         yield "Generation", str(value["generation"])
     yield "Files", f"{value['spec'] or 'no spec of today'}, {value['lock']}"
-
-
-def _took(usage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if not usage:
-        return
-    counts = [(usage.get("calls"), "call"), (tokens(usage), "token")]
-    said = [words.count(number, word) for number, word in counts if number is not None]
-    said += [f"{usage['kept']:,} replies known from before"] if usage.get("kept") else []
-    cost = usage.get("cost")
-    said.append("cost not known" if cost is None else f"cost {cost:.4g}")
-    yield "Took", ", ".join(said) + (f" ({usage['reason']})" if usage.get("reason") else "")
-
-
-def tokens(usage: Mapping[str, Any]) -> int | None:
-    """Tokens in both directions, None where one is not counted."""
-    found = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    return None if None in found else sum(each or 0 for each in found)
 
 
 def time(stamp: str) -> str:
