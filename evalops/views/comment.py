@@ -11,7 +11,7 @@ from typing import Any
 from evalops.errors import Diagnostic, EvalopsError
 from evalops.views import markdown, text
 from evalops.views import review as moved
-from evalops.views.safe import cells, code, prose
+from evalops.views.safe import code, prose
 
 LIMIT = 60_000  # bytes; GitHub takes 65,536 characters
 MARKER = "<!-- evalops -->"  # by which the comment is found again
@@ -180,8 +180,8 @@ def _problems(value: Value) -> list[str]:
     if not rows:
         return []
     more = len(value["problems"]) - len(rows)
-    table = [cells(("where", "", "", "what")), cells(["---"] * 4), *map(cells, rows)]
-    return ["#### Problems", "\n".join(table), *([f"and {more} more"] if more > 0 else [])]
+    table = markdown.table(("where", "", "", "what"), rows)
+    return ["#### Problems", table, *([f"and {more} more"] if more > 0 else [])]
 
 
 def _place(problem: Value) -> str:

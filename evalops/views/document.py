@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalops.views import chips, markdown, parts
 from evalops.views import review as moved
 from evalops.views import text as words
-from evalops.views.safe import cells, code, fence, prose
+from evalops.views.safe import code, fence, prose
 
 Value = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def show(report: Value) -> str:
 
 
 def _about(report: Value) -> str:
-    said = [f"Made {report['at'].replace('T', ' ').replace('Z', ' UTC')} by evalops {report['version']}"]
+    said = [f"Made {words.time(report['at'])} by evalops {report['version']}"]
     said += [f"at {code(report['head'][:12])}"] if report["head"] else []
     if report["base"]:
         said.append(f"beside {code(report['base']['commit'][:12])} ({code(report['base']['name'], 100)})")
@@ -54,7 +54,7 @@ def _results(evaluations: Sequence[Value]) -> str:
         missing = summary.get("invalid", 0) + summary.get("errors", 0)
         amounts = (f"{summary.get('rows', 0):,}", f"{missing:,}")
         rows.append([code(state.sign), code(each["address"]), prose(result), state.word, *amounts])
-    return _table(("", "evaluation", "result [95 % interval]", "state", "rows", "no verdict"), rows)
+    return markdown.table(("", "evaluation", "result [95 % interval]", "state", "rows", "no verdict"), rows)
 
 
 def _evaluation(value: Value) -> Iterator[str]:
@@ -69,15 +69,11 @@ def _evaluation(value: Value) -> Iterator[str]:
         rows = [
             [code(name), prose(words.metric(name, each)), str(each.get("n") or "")] for name, each in metrics.items()
         ]
-        yield _table(("metric", "value [95 % interval]", "rows"), rows)
+        yield markdown.table(("metric", "value [95 % interval]", "rows"), rows)
     for key, title in (("label_counts", "label"), ("score_counts", "score"), ("choice_counts", "choice")):
         if summary.get(key):
-            yield _table((title, "rows"), [[code(name), f"{count:,}"] for name, count in summary[key].items()])
+            yield markdown.table((title, "rows"), [[code(name), f"{count:,}"] for name, count in summary[key].items()])
     for grid in parts.grids(summary):
-        yield _table([prose(name) for name in grid.columns], [[prose(cell) for cell in row] for row in grid.rows])
+        yield markdown.table(list(map(prose, grid.columns)), [list(map(prose, row)) for row in grid.rows])
     for name, text in ((value["asked"] or {}).get("templates") or {}).items():
         yield f"{code(name)}:\n\n{fence(text)}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join([cells(header), cells("---" for _ in header), *map(cells, rows)])

@@ -30,10 +30,8 @@ def of(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if asked.get("gold"):
         yield "Gold", f"column {asked['gold']}"
     yield "Job", f"{value['job'] or 'none'} at {value['provider']}"
-    yield (
-        "Finished",
-        time(value["finished_at"]) if value["finished_at"] else f"not yet; begun {time(value['created_at'])}",
-    )
+    finished, begun = value["finished_at"], words.time(value["created_at"])
+    yield "Finished", words.time(finished) if finished else f"not yet; begun {begun}"
     usage = (value["summary"] or {}).get("usage") or {}
     took = words.usage(usage) or usage.get("reason")
     if took:
@@ -41,8 +39,3 @@ def of(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if value["generation"] > 1:
         yield "Generation", str(value["generation"])
     yield "Files", f"{value['spec'] or 'no spec of today'}, {value['lock']}"
-
-
-def time(stamp: str) -> str:
-    """A time of a lockfile as people read it."""
-    return stamp.replace("T", " ").replace("Z", " UTC")

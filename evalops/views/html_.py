@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 
 from evalops.views import charts, overview, sections
+from evalops.views import text as words
 from evalops.views.safe import line, safe
 
 _NOT_IN_SCRIPTS = "<>&\u2028\u2029"  # what JSON may hold and a script element must not
@@ -44,7 +45,7 @@ def environment(*loaders: jinja2.BaseLoader, **options: Any) -> jinja2.Environme
     """Templates with everything escaped and made harmless: those of `loaders`, then those of `page/`.
 
     `options` are those of Jinja2. Beside its own filters there are `json`, for a script element of type
-    application/json, and `line`, for a text on one line of at most so many characters.
+    application/json, `line`, for a text on one line of at most so many characters, and `time`, for a lockfile's.
     """
     found = jinja2.Environment(
         loader=jinja2.ChoiceLoader([*loaders, jinja2.FunctionLoader(asset)]),
@@ -55,7 +56,7 @@ def environment(*loaders: jinja2.BaseLoader, **options: Any) -> jinja2.Environme
         finalize=_harmless,
         **options,
     )
-    found.filters |= {"json": embedded, "line": line}
+    found.filters |= {"json": embedded, "line": line, "time": words.time}
     found.globals |= {"charts": charts}
     return found
 

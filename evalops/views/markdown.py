@@ -38,7 +38,7 @@ def plan(value: Mapping[str, Any], *, verbose: bool = False) -> str:
     changes = [each for each in value["changes"] if verbose or each["action"] != "noop"]
     parts = [text.totals(value["summary"])]
     if changes:
-        parts.append(_table(("", "evaluation", "action", "takes", "why"), map(_change, changes)))
+        parts.append(table(("", "evaluation", "action", "takes", "why"), map(_change, changes)))
     if verbose:
         parts += [each for change in changes for each in _diffs(change)]
     if value.get("trusted"):
@@ -86,7 +86,7 @@ def review(value: Mapping[str, Any]) -> str:
 def failing(value: Mapping[str, Any]) -> list[str]:
     """The gates that fail now."""
     rows = [[code(each["address"]), prose(text.gate(each["gate"]), 300)] for each in value["failed_gates"]]
-    return [_table(("evaluation", "gate that fails"), rows)] if rows else []
+    return [table(("evaluation", "gate that fails"), rows)] if rows else []
 
 
 def results(value: Mapping[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def results(value: Mapping[str, Any]) -> list[str]:
     for each in moved.ordered(value):
         sign, _, *cells_, word = moved.row(each)
         rows.append([code(sign), code(each["address"]), *map(prose, cells_), prose(word)])
-    return [_table(moved.HEADER, rows)] if rows else []
+    return [table(moved.HEADER, rows)] if rows else []
 
 
 def reasons(value: Mapping[str, Any], *, with_rows: bool = True) -> list[str]:
@@ -108,7 +108,7 @@ def reasons(value: Mapping[str, Any], *, with_rows: bool = True) -> list[str]:
             parts[-1] += "\n".join(lines)
         if each["flips"] and with_rows:
             rows = [[code(cell, 240) if cell else "" for cell in moved.flip(found)] for found in each["flips"]]
-            parts.append(_table(("row", "base", "now", "text", "feedback"), rows))
+            parts.append(table(("row", "base", "now", "text", "feedback"), rows))
     return parts
 
 
@@ -125,5 +125,6 @@ def named(title: str, addresses: Iterable[str]) -> str:
     return f"- {title}: {', '.join(code(each) for each in addresses)}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     return "\n".join([cells(header), cells("---" for _ in header), *map(cells, rows)])

@@ -36,6 +36,11 @@ def grids(summary: Mapping[str, Any]) -> Iterator[Grid]:
         yield _metrics("judge", counts, [(each["judge"], each) for each in summary["judges"]])
 
 
+def split(counts: Mapping[str, int]) -> str:
+    """How many verdicts each label has: `40 polite, 20 rude`."""
+    return ", ".join(f"{count:,} {line(label, 30)}" for label, count in counts.items() if count)
+
+
 def _criteria(criteria: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Mapping[str, Any]]) -> Grid:
     """The mean of each, with the service's own interval beside ours where it gives one."""
     rows = [(line(name), words.metric("mean_score", each)) for name, each in criteria.items()]
@@ -71,7 +76,7 @@ def _metric(name: str, metric: Mapping[str, Any] | None) -> str:
 
 def _note(each: Mapping[str, Any]) -> str:
     if each.get("label_counts"):
-        return ", ".join(f"{count:,} {line(label, 30)}" for label, count in each["label_counts"].items() if count)
+        return split(each["label_counts"])
     return "few rows" if each.get("small") else ""
 
 

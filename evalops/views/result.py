@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from evalops.metrics.labels import POINTS
 from evalops.metrics.summaries import HEADLINES
 from evalops.spec import Type
 from evalops.stats import contrast
@@ -87,9 +88,6 @@ def _metrics(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_POINTS = {"A": 1.0, "Tie": 0.5, "B": 0.0}
-
-
 def _detectable(summary: Mapping[str, Any], kind: Type) -> list[str]:
     """The smallest change of the headline that a second run of as many rows would show; none where rows are in
     clusters: it would have to be larger than their number says."""
@@ -115,7 +113,7 @@ def _detectable(summary: Mapping[str, Any], kind: Type) -> list[str]:
 def _deviation(name: str, summary: Mapping[str, Any]) -> float | None:
     if name == "mean_score":
         return (summary["metrics"].get("std_score") or {}).get("value")
-    counts = {_POINTS[key]: count for key, count in (summary.get("choice_counts") or {}).items() if key in _POINTS}
+    counts = {POINTS[key]: count for key, count in (summary.get("choice_counts") or {}).items() if key in POINTS}
     n = sum(counts.values())
     if n < 2:
         return None

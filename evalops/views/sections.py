@@ -13,7 +13,6 @@ from evalops.views import review as moved
 from evalops.views import text as words
 from evalops.views.charts import Interval, Scale
 from evalops.views.chips import Chip
-from evalops.views.safe import line
 
 Json = dict[str, Any]
 
@@ -115,7 +114,7 @@ def _result(value: Mapping[str, Any], summary: Mapping[str, Any], asked: Mapping
         "figure": _figure(name, metric),
         "interval": words.metric(name, metric).partition(" ")[2] if metric else "",
         "n": (metric or {}).get("n"),
-        "split": _split(summary.get("label_counts") or {}),
+        "split": parts.split(summary.get("label_counts") or {}),
         "plot": charts.interval(name, metric, value["gates"], _ends(asked)) if metric else None,
         "counts": chips.counts(summary),
         "gates": [chips.gate(gate) for gate in value["gates"]],
@@ -138,10 +137,6 @@ def _charts(value: Mapping[str, Any], summary: Mapping[str, Any], asked: Mapping
         "grids": list(parts.grids({key: each for key, each in summary.items() if key not in _OWN})),
         "trend": charts.trend(value["trend"], gates),
     }
-
-
-def _split(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {line(label, 30)}" for label, count in counts.items() if count)
 
 
 def _ends(asked: Mapping[str, Any]) -> Scale | None:
@@ -231,7 +226,7 @@ def _group(
     name: str, group: Mapping[str, Any], metric: str, gates: Sequence[Mapping[str, Any]], ends: Scale | None
 ) -> Group:
     value = group["metrics"].get(metric) or {"value": None, "reason": "no metric"}
-    labels = _split(group.get("label_counts") or {})
+    labels = parts.split(group.get("label_counts") or {})
     note = labels or (f"few rows: {group['scored']}" if group.get("small") else "")
     said, _, interval = words.metric(metric, value).partition(" ") if value.get("value") is not None else ("", "", "")
     return Group(name, group["rows"], said, interval, charts.interval(metric, value, gates, ends), note)
@@ -241,16 +236,14 @@ def _move(move: Mapping[str, Any] | None) -> Json | None:
     """What changed since the base, and why."""
     if move is None:
         return None
-    _, _, before, after, difference, p, word = moved.row(move)
-    lines = [each.strip() for each in moved.details(move)]
+    _, _, before, after, difference, p, _ = moved.row(move)
     return {
         "chip": chips.delta(move),
         "before": before,
         "after": after,
         "difference": difference,
         "p": p,
-        "word": word,
-        "lines": lines,
+        "lines": [each.strip() for each in moved.details(move)],
     }
 
 

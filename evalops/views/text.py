@@ -190,6 +190,11 @@ def _cost(value: Mapping[str, Any]) -> str:
     return f"cost unknown ({reason})"
 
 
+def time(stamp: str) -> str:
+    """A time of a lockfile as people read it."""
+    return stamp.replace("T", " ").replace("Z", " UTC")
+
+
 def count(number: int, word: str) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
