@@ -65,6 +65,11 @@ class Entry:
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def result_job(self) -> str | None:
+        """The job that the result is of: an earlier one as long as today's has none."""
+        return (self.summary or {}).get("job") or self.job
+
+    @property
     def failed_gates(self) -> list[Mapping[str, Any]]:
         """The gates of the result that do not hold; none while there is no result of this job."""
         if self.status is not Status.COMPLETED:

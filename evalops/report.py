@@ -177,7 +177,7 @@ def _evaluation(scene: _Scene, path: str, entry: Entry, bare: Project, asked: As
         "headline": {"metric": headline[0], **headline[1]} if headline else None,
         "gates": [dict(gate) for gate in entry.gates],
         "move": move.to_json() if move and move.kind is not Kind.SAME else None,
-        "trend": _trend(scene.points.get((path, entry.address), ()), entry, headline),
+        "trend": _trend(scene.points.get((path, entry.address), ()), entry),
         "rows": sheets.of(bare, _result(scene, path, entry, evaluation, move)) if asked.with_rows else None,
     }
 
@@ -212,30 +212,25 @@ def _judges(evaluation: Evaluation) -> list[str]:
     return [judge.model.model if judge.model else f"column {judge.column}" for judge in evaluation.judges]
 
 
-def _trend(points: Sequence[trend.Point], entry: Entry, headline: tuple[str, Mapping[str, Any]] | None) -> list[Json]:
+def _trend(points: Sequence[trend.Point], entry: Entry) -> list[Json]:
     """The committed results, and today's where it is another one."""
-    found = [point._asdict() for point in points]
-    if headline is None or entry.status is not Status.COMPLETED:
-        return found
-    name, metric = headline
-    if found and (found[-1]["metric"], found[-1]["value"]) == (name, metric["value"]):
-        return found
-    now = trend.Point(name, metric["value"], "", "", metric.get("low"), metric.get("high"), bool(entry.failed_gates))
-    return [*(each for each in found if each["metric"] == name), now._asdict()]
+    now = trend.point(entry) if entry.status is Status.COMPLETED else None
+    if now and not (points and (points[-1].metric, points[-1].value) == (now.metric, now.value)):
+        points = [*(each for each in points if each.metric == now.metric), now]
+    return [each._asdict() for each in points]
 
 
 def _result(scene: _Scene, path: str, entry: Entry, evaluation: Evaluation | None, move: Move | None) -> Result:
     wanted = scene.wanted.get(entry.address)
     if wanted and (evaluation is None or wanted.identity.digests.submitted != entry.dataset["submitted"]):
         wanted = None
-    job = (entry.summary or {}).get("job") or entry.job
     file = verdicts.beside(path)
     section = _sections(scene, file).get(entry.address)
     return Result(
         entry=entry,
         evaluation=evaluation,
         wanted=wanted,
-        section=section if section and section.job == job else None,
+        section=section if section and section.job == entry.result_job else None,
         path=file,
         earlier=_before(scene, file, move),
     )
@@ -257,9 +252,8 @@ def _before(scene: _Scene, path: str, move: Move | None) -> Mapping[str, Verdict
     """The verdicts of the base by row, where another job made them."""
     if move is None or move.kind is not Kind.MOVED or move.earlier is None:
         return None
-    job = (move.earlier.summary or {}).get("job") or move.earlier.job
     section = scene.earlier.get(path, {}).get(move.earlier.address)
-    return {each.key: each for each in section.verdicts} if section and section.job == job else None
+    return {each.key: each for each in section.verdicts} if section and section.job == move.earlier.result_job else None
 
 
 # --- the whole ---

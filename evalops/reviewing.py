@@ -104,8 +104,7 @@ def _kept(files: Mapping[str, Mapping[str, Section]]) -> review.Kept:
     sections = {(each.address, each.job): each for sections in files.values() for each in sections.values()}
 
     def find(entry: Entry) -> list[Verdict] | None:
-        job = (entry.summary or {}).get("job") or entry.job or ""
-        section = sections.get((entry.address, job))
+        section = sections.get((entry.address, entry.result_job or ""))
         return list(section.verdicts) if section else None
 
     return find

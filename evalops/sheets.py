@@ -108,11 +108,11 @@ def _nothing(why: str) -> Json:
 
 def _of_summary(entry: Entry) -> Entry:
     """The entry with the job that its result is of, which may be an earlier one."""
-    return replace(entry, job=(entry.summary or {}).get("job") or entry.job)
+    return replace(entry, job=entry.result_job)
 
 
 def _same_job(result: Result) -> Wanted | None:
-    return result.wanted if _of_summary(result.entry).job == result.entry.job else None
+    return result.wanted if result.entry.result_job == result.entry.job else None
 
 
 def _from_file(project: Project, result: Result, section: Section) -> Iterator[Judged]:

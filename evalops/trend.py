@@ -45,15 +45,6 @@ class _Change(NamedTuple):
     commit: str
 
 
-class _Result(NamedTuple):
-    job: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    failed: bool
-
-
 def of(root: Path) -> Mapping[tuple[str, str], Sequence[Point]]:
     """The results by lockfile and address, the oldest first; nothing where there is no history.
 
@@ -66,6 +57,19 @@ def of(root: Path) -> Mapping[tuple[str, str], Sequence[Point]]:
     return _at(root, head) if head else {}
 
 
+def point(entry: Entry, day: str = "", commit: str = "") -> Point | None:
+    """The result that an entry has, None where that is no number."""
+    try:
+        headline = jobs.headline(Type(entry.inputs["type"]), entry.summary)
+    except (KeyError, ValueError):
+        return None
+    if headline is None:
+        return None
+    name, metric = headline
+    failed = any(gate["verdict"] == "failed" for gate in entry.gates)
+    return Point(name, float(metric["value"]), day, commit, _end(metric, "low"), _end(metric, "high"), failed)
+
+
 def is_shallow(root: Path) -> bool:
     """Whether the clone lacks older commits."""
     return git.ask(root, "rev-parse", "--is-shallow-repository").text == "true"
@@ -76,17 +80,17 @@ def _at(root: Path, head: str) -> Mapping[tuple[str, str], Sequence[Point]]:
     changes = list(_recent(_changes(git.ask(root, *_LOG, head, "--", ".").text)))
     blobs = _sizes(root, {each.blob for each in changes})
     texts = Snapshot(root=root, revision=Revision("", head), blobs=blobs).read(blobs, LARGEST)
-    found: dict[tuple[str, str], list[tuple[_Result, Point]]] = {}
+    found: dict[tuple[str, str], list[tuple[tuple[str | None, str, float], Point]]] = {}
     for change in reversed(changes):  # git has the newest first
-        for address, result in _results(texts.get(change.blob, b"")).items():
+        for address, entry in _entries(texts.get(change.blob, b"")).items():
+            new = point(entry, change.day, change.commit)
+            if new is None:
+                continue
+            said = (entry.result_job, new.metric, new.value)
             points = found.setdefault((change.path, address), [])
-            if not points or points[-1][0][:3] != result[:3]:
-                points.append((result, _point(result, change)))
-    return {key: _alike([point for _, point in points]) for key, points in found.items()}
-
-
-def _point(found: _Result, change: _Change) -> Point:
-    return Point(found.metric, found.value, change.day, change.commit, found.low, found.high, found.failed)
+            if not points or points[-1][0] != said:
+                points.append((said, new))
+    return {key: _alike([each for _, each in points]) for key, points in found.items()}
 
 
 def _alike(points: list[Point]) -> list[Point]:
@@ -123,26 +127,12 @@ def _sizes(root: Path, blobs: set[str]) -> dict[str, Blob]:
     return {each[0]: Blob(each[0], int(each[2])) for each in lines if len(each) == 3 and each[1] == "blob"}
 
 
-def _results(data: bytes) -> Mapping[str, _Result]:
-    """The headline of each entry; nothing of a lockfile that cannot be used."""
+def _entries(data: bytes) -> Mapping[str, Entry]:
+    """The entries of a lockfile; none of one that cannot be used."""
     try:
-        entries = locks.parse(data.decode("utf-8", "replace"), "").entries
+        return locks.parse(data.decode("utf-8", "replace"), "").entries
     except EvalopsError:
         return {}
-    return {address: found for address, entry in entries.items() if (found := _result(entry))}
-
-
-def _result(entry: Entry) -> _Result | None:
-    try:
-        headline = jobs.headline(Type(entry.inputs["type"]), entry.summary)
-    except (KeyError, ValueError):
-        return None
-    if headline is None:
-        return None
-    name, metric = headline
-    job = (entry.summary or {}).get("job") or entry.job or ""
-    failed = any(gate["verdict"] == "failed" for gate in entry.gates)
-    return _Result(job, name, float(metric["value"]), _end(metric, "low"), _end(metric, "high"), failed)
 
 
 def _end(metric: Mapping[str, Any], key: str) -> float | None:
