@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -481,7 +480,6 @@ def test_names_that_are_no_names_of_files(name: str, folder: Folder, cli: Cli) -
     assert cli("validate").code == 0
 
 
-def test_a_reference_without_an_end_is_read_at_once() -> None:
-    begun = time.process_time()
-    assert references.references("{{ item" + " " * 200_000) == []
-    assert time.process_time() - begun < 5
+def test_a_reference_without_an_end_is_read_once() -> None:
+    """To look for the end again behind every blank would take hours here."""
+    assert references.references("{{ item" + " " * 4_000_000) == []

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -703,10 +702,8 @@ def test_an_alias_is_written_out_and_a_bomb_is_not() -> None:
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
     )
-    begun = time.monotonic()
-    with pytest.raises(EvalopsError, match="keys and values"):
+    with pytest.raises(EvalopsError, match="keys and values"):  # 9 to the 20th of them would never end
         promptfoo.found("c.yaml", Memory({"c.yaml": bomb}))
-    assert time.monotonic() - begun < 10
     for loop in ("a: &a [*a]\n", "a: *b\n", "a: &a {b: {c: *a}}\n"):
         with pytest.raises(EvalopsError, match="aliases"):
             promptfoo.found("c.yaml", Memory({"c.yaml": loop}))
@@ -727,12 +724,11 @@ def test_a_short_config_that_repeats_a_long_text_does_not_fill_the_memory() -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["{{" * 250_000, "{%" * 250_000, '{{ "' + '\\"' * 250_000, '{{ "' + '\\"' * 250_000 + "\\\n"]
+    ("start", "again", "end"), [("", "{{", ""), ("", "{%", ""), ('{{ "', '\\"', ""), ('{{ "', '\\"', "\\\n")]
 )
-def test_a_template_without_an_end_is_refused_at_once(text: str) -> None:
-    begun = time.process_time()
-    assert isinstance(nunjucks.translated(text, HERE), Diagnostic)
-    assert time.process_time() - begun < 5
+def test_a_template_without_an_end_is_read_once(start: str, again: str, end: str) -> None:
+    """To look for the end again behind every bracket or quote would take hours here."""
+    assert isinstance(nunjucks.translated(start + again * 4_000_000 + end, HERE), Diagnostic)
 
 
 @pytest.mark.parametrize("name", [".env", "./.env", "sub/.git/config", ".ssh/id_rsa"])
