@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,20 @@ def holds(cli: Cli, *again: str) -> None:
     done = cli(*again)
     assert done.code == 0, done.err
     assert {line.endswith(", as before") for line in done.out.splitlines()} == {True}
+
+
+def errors_of(tool: str, source: Any) -> set[str]:
+    """What validate has against the specs that a source becomes in a new project; they are laid out at once."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Folder(Path(root) / "project")
+        folder.write({"evalops.yaml": json.dumps(SETTINGS), "source.json": json.dumps(source)})
+        cli = Cli(folder.root)
+        done = cli("import", "--from", tool, "source.json", "--to", "evals")
+        assert done.code in (0, 1)
+        if done.code == 1:
+            return set()
+        assert cli("fmt", "--check", "evals").code == 0
+        return set(re.findall(r"error\[([a-z/-]+)\]", cli("validate").err))
 
 
 def results(folder: Folder) -> dict[str, Any]:
