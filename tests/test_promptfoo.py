@@ -20,7 +20,7 @@ from model_server import Server
 
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.evaluators import kinds, pattern
-from evalops.importers import literal, model_id, nunjucks, promptfoo, promptfoo_cases, promptfoo_checks
+from evalops.importers import literal, nunjucks, promptfoo, promptfoo_cases, promptfoo_checks, promptfoo_models
 from evalops.importers.draft import Found, gathered, no_equal, slug
 from evalops.spec import Evaluator
 from evalops.template import Template
@@ -432,7 +432,7 @@ def test_a_cell_of_expected(cell: str, expected: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_a_model_by_our_name(name: str, ours: str | None) -> None:
-    assert model_id.of_promptfoo(name) == ours
+    assert promptfoo_models.by_our_name(name) == ours
 
 
 def candidate(provider: Any) -> Any:

@@ -5,7 +5,6 @@ files           files that another file refers to, and none outside its folder
 draft           what an import makes before it is written, and what it says of the rest
 nunjucks        promptfoo's templates in our words
 references      OpenAI's `{{item.x}}` and `{{sample.output_text}}` in our words
-model_id        a vendor's model by our name
 literal         checks of texts as patterns
 chat            messages as a system message and a question
 promptfoo       a promptfoo config, in its parts: promptfoo_prompts, promptfoo_models (its providers), promptfoo_cases

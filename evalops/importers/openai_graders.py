@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from evalops.errors import Diagnostic
-from evalops.importers import literal, model_id, references
+from evalops.importers import literal, references
 from evalops.importers.chat import THE_RESPONSE, content
 from evalops.importers.draft import FUNCTION, differs, no_equal, number
 from evalops.importers.source import Source
@@ -171,7 +171,7 @@ def _judge(asked: _Asked) -> tuple[dict[str, Any], references.Reference | None] 
     if not asked.text("model"):
         asked.no("has no `model`")
         return None
-    judge: dict[str, Any] = {"model": model_id.of_openai(asked.text("model")), **sampling(asked.given, asked.say)}
+    judge: dict[str, Any] = {"model": by_our_name(asked.text("model")), **sampling(asked.given, asked.say)}
     judge["system_template"] = references.template(text, asked.columns, THE_RESPONSE)
     shown = next((each for each in references.references(text) if each.is_response), None)
     return judge, shown
@@ -185,6 +185,11 @@ def _messages(value: Any) -> str | None:
         return None
     roles = [_ROLES.get(str(each.get("role")), "") for each in messages]
     return "\n\n".join(role + (text or "").strip("\n") for role, text in zip(roles, texts, strict=True)) + "\n"
+
+
+def by_our_name(model: str) -> str:
+    """Our name for a model as OpenAI calls it."""
+    return f"openai/{model}"
 
 
 def sampling(given: Source, say: Callable[[Diagnostic], None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from evalops.errors import Diagnostic
 from evalops.fingerprint import canonical
-from evalops.importers import model_id, openai_graders, references
+from evalops.importers import openai_graders, references
 from evalops.importers.chat import HINT, question
 from evalops.importers.draft import no_equal, number, slug
 from evalops.importers.openai_export import Export
@@ -74,7 +74,7 @@ def _batch(run: Source, export: Export, findings: list[Diagnostic]) -> Batch | N
     candidate = _candidate(run, rows, findings)
     name = slug(text(run.value, "name") or text(run.value, "id"), "run")
     items, responses = [each["item"] for each in rows], [_response(each) for each in rows]
-    models = [model_id.of_openai(data["model"])] if candidate is not None else []
+    models = [openai_graders.by_our_name(data["model"])] if candidate is not None else []
     return Batch(name, items, responses, candidate, models)
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from evalops import endpoint
 from evalops.errors import Mark
-from evalops.importers import model_id
 from evalops.importers.draft import differs, no_equal, number, slug
 from evalops.importers.files import Files
 from evalops.importers.source import Source
@@ -19,6 +18,25 @@ _TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutpu
 _URLS = ("apiBaseUrl", "apiHost")
 _SECRET = re.compile(r"(?i)key$|token$|secret|password|authorization|^headers$|credential|^auth$")
 _NO_MATTER = {"apiKeyEnvar", "organization", "cost", "showThinking", "delay", "basePath"}
+
+# What promptfoo calls a vendor, the kinds of models of it that answer a prompt, and our name for the vendor.
+_VENDORS = {
+    "openai": (("chat", "responses"), "openai/"),
+    "anthropic": (("messages",), "anthropic/"),
+    "google": ((), "google/"),
+    "ollama": (("chat", "completion"), "ollama/"),
+    "togetherai": (("chat",), "together/"),
+}
+# Kinds of models that do not answer a prompt with a text.
+_OTHER_KINDS = {
+    "agents", "assistant", "chatkit", "claude-agent-sdk", "claude-code", "codex-app-server", "codex-sdk", "completion",
+    "embedding", "embeddings", "image", "live", "moderation", "realtime", "speech", "transcription", "tts", "video",
+}  # fmt: skip
+# What promptfoo runs or calls that is no model.
+_NO_MODELS = {
+    "agentic", "browser", "echo", "exec", "file", "golang", "http", "https", "javascript", "manual-input", "mcp",
+    "package", "promptfoo", "python", "ruby", "sequence", "webhook", "websocket", "ws", "wss",
+}  # fmt: skip
 
 
 class Candidate(NamedTuple):
@@ -94,7 +112,7 @@ def _candidate(name: str, settings: Mapping[str, Any], given: Source, files: Fil
 
 def model(name: str, settings: Mapping[str, Any], mark: Mark, files: Files) -> dict[str, Any] | None:
     """The fields of a model of ours, None with a finding for what is none. No key is among them."""
-    ours = model_id.of_promptfoo(name)
+    ours = by_our_name(name)
     if ours is None:
         message = f"the provider `{shown(name)}` is no model that answers a prompt"
         files.say(no_equal(message, mark, _RECORDED))
@@ -110,9 +128,30 @@ def model(name: str, settings: Mapping[str, Any], mark: Mark, files: Files) -> d
         found["max_tokens"] = tokens[0]
     url = next((config[key] for key in _URLS if isinstance(config.get(key), str)), None)
     if url is not None:
-        found = _elsewhere({**found, "model": model_id.bare(name)}, url, config, mark, files)
+        found = _elsewhere({**found, "model": _bare(name)}, url, config, mark, files)
     _remark(name, config, mark, files)
     return found
+
+
+def by_our_name(name: str) -> str | None:
+    """Our name for `openai:chat:gpt-4o`; a vendor that evalops does not know keeps its name, None is no model."""
+    vendor, _, rest = name.partition(":")
+    if vendor in _NO_MODELS or "://" in name or not rest or name.startswith((".", "/")):
+        return None
+    kind, _, own = rest.partition(":")
+    if vendor not in _VENDORS:
+        return None if kind in _OTHER_KINDS else name
+    kinds, prefix = _VENDORS[vendor]
+    if kind in kinds:
+        return prefix + own if own else None
+    return None if kind in _OTHER_KINDS else prefix + rest
+
+
+def _bare(name: str) -> str:
+    """What the endpoint behind `openai:chat:my-model` knows the model by."""
+    vendor, _, rest = name.partition(":")
+    kind, _, own = rest.partition(":")
+    return own if own and kind in ("chat", "responses", "messages", "completion") else rest or vendor
 
 
 def _elsewhere(found: dict[str, Any], url: str, config: Mapping[str, Any], mark: Mark, files: Files) -> dict[str, Any]:
