@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from evalops.datasets import formats
 from evalops.document import MAX_BYTES
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.importers import source
@@ -76,18 +78,18 @@ class Files:
             self.say(no_equal(f"no file is like `{_shown(name)}`", mark))
         return found
 
-    def bytes(self, path: str, mark: Mark, limit: int = MAX_BYTES) -> bytes | None:
+    def _bytes(self, path: str, mark: Mark, limit: int = MAX_BYTES) -> bytes | None:
         """What a file holds, None with a finding where it cannot be had."""
         try:
             self.sources.append(path)
             return self.folder.read(path, limit)
         except EvalopsError as error:
-            self.refused(error, mark)
+            self._refused(error, mark)
             return None
 
     def text(self, path: str, mark: Mark) -> str | None:
         """The text of a file."""
-        data = self.bytes(path, mark)
+        data = self._bytes(path, mark)
         try:
             return None if data is None else data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError:
@@ -97,14 +99,25 @@ class Files:
     def values(self, path: str, mark: Mark) -> list[Source]:
         """What a file of YAML or JSON holds."""
         is_rows = PurePosixPath(path).suffix.lower() in source.LINES
-        data = self.bytes(path, mark, MOST_BYTES if is_rows else MAX_BYTES)
+        data = self._bytes(path, mark, MOST_BYTES if is_rows else MAX_BYTES)
         try:
             return [] if data is None else source.read(data, path)
         except EvalopsError as error:
-            self.refused(error, mark)
+            self._refused(error, mark)
             return []
 
-    def refused(self, error: EvalopsError, mark: Mark) -> None:
+    def table(self, path: str, mark: Mark) -> Iterator[tuple[Mark, Mapping[str, str]]]:
+        """The rows of a CSV file, each with its place."""
+        data = self._bytes(path, mark, MOST_BYTES)
+        if data is None:
+            return
+        try:
+            for line, row in formats.reader(path)(io.BytesIO(data), path):
+                yield Mark(path, line, 1), row
+        except EvalopsError as error:
+            self._refused(error, mark)
+
+    def _refused(self, error: EvalopsError, mark: Mark) -> None:
         """Keeps the problems of a file as remarks, each at its own place where it has one."""
         for each in error.diagnostics:
             self.say(no_equal(each.message, each.mark or mark, each.hint))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from evalops.datasets import formats
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.importers.draft import no_equal
-from evalops.importers.files import MOST_BYTES, VALUES, Files
+from evalops.importers.files import VALUES, Files
 from evalops.importers.promptfoo_rows import VALUE, composed, variables, without_keys
 from evalops.importers.source import LINES, Source
 
@@ -138,15 +136,8 @@ def _of_file(path: str, mark: Mark, files: Files, known: Callable[[str], bool]) 
 
 
 def _of_csv(path: str, mark: Mark, files: Files, known: Callable[[str], bool]) -> Iterator[Source]:
-    data = files.bytes(path, mark, MOST_BYTES)
-    if data is None:
-        return
-    try:
-        for line, row in formats.reader(path)(io.BytesIO(data), path):
-            at = Mark(path, line, 1)
-            yield Source(path, _test(row, at, files, known), lambda *route, at=at: at)
-    except EvalopsError as error:
-        files.refused(error, mark)
+    for place, row in files.table(path, mark):
+        yield Source(path, _test(row, place, files, known), lambda *route, at=place: at)
 
 
 def _test(row: Mapping[str, str], mark: Mark, files: Files, known: Callable[[str], bool]) -> dict[str, Any]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from evalops.datasets import formats
-from evalops.errors import Diagnostic, EvalopsError, Mark
+from evalops.errors import Diagnostic, Mark
 from evalops.importers import nunjucks
 from evalops.importers.chat import HINT, Question, question
 from evalops.importers.draft import no_equal, slug
-from evalops.importers.files import MOST_BYTES, TEXTS, VALUES, Files
+from evalops.importers.files import TEXTS, VALUES, Files
 from evalops.importers.source import LINES, Source
 
 _CODE = "write the prompt that it makes as a template"
@@ -117,13 +115,9 @@ def _parts(text: str) -> list[str]:
 
 
 def _of_csv(path: str, mark: Mark, files: Files) -> Iterator[_Raw]:
-    data = files.bytes(path, mark, MOST_BYTES)
-    try:
-        for line, row in formats.reader(path)(io.BytesIO(data or b""), path):
-            label = str(row.get("label") or "")
-            yield _Raw(row.get("prompt", next(iter(row.values()))), label, slug(label, ""), Mark(path, line, 1))
-    except EvalopsError as error:
-        files.refused(error, mark)
+    for place, row in files.table(path, mark):
+        label = str(row.get("label") or "")
+        yield _Raw(row.get("prompt", next(iter(row.values()))), label, slug(label, ""), place)
 
 
 # --- from what was written to templates ---
