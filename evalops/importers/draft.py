@@ -57,7 +57,7 @@ class Found(NamedTuple):
     sources: tuple[str, ...] = ()
 
 
-def no_equal(message: str, mark: Mark, hint: str | None = None) -> Diagnostic:
+def no_equal(message: str, mark: Mark | None, hint: str | None = None) -> Diagnostic:
     """Something of the source that has no equal here and is left out."""
     return Diagnostic(code="import/no-equal", message=message, mark=mark, hint=hint, severity=Severity.WARNING)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evalops.errors import Diagnostic, Severity
+from evalops.errors import Diagnostic
 from evalops.importers import openai_export, openai_graders, openai_runs, references
 from evalops.importers.draft import Draft, Found, Part, completed, free, gathered, identified, no_equal, slug
 from evalops.importers.openai_export import Export
@@ -31,9 +31,7 @@ def found(files: Sequence[tuple[str, bytes]]) -> Found:
     if not export.evals:
         message = "no file has an eval with its `testing_criteria`, so nothing says how the rows are judged"
         hint = "save what `client.evals.list()` gives, and import it with the others"
-        findings.append(
-            Diagnostic(code="import/no-equal", message=message, hint=hint, severity=Severity.WARNING),
-        )
+        findings.append(no_equal(message, None, hint))
     return Found(tuple(drafts), tuple(gathered(findings)))
 
 

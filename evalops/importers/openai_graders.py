@@ -73,7 +73,7 @@ def _name(given: Source) -> str:
 def _sides(asked: _Asked) -> tuple[references.Reference, str] | None:
     """What is judged and what it is compared with; where the response is the reference, the other way round."""
     one, other = asked.text("input"), asked.text("reference")
-    if any(True for text in (one, other) for _ in references.unknown(text)):
+    if references.asks_for_more(one) or references.asks_for_more(other):
         asked.no("reads more of a sample than its text", "use `extract` of an evaluator on the response")
         return None
     subject = references.only(one)
@@ -165,7 +165,7 @@ def _judge(asked: _Asked) -> tuple[dict[str, Any], references.Reference | None] 
     if text is None:
         asked.no("shows its model something that is no text")
         return None
-    if any(True for _ in references.unknown(text)):
+    if references.asks_for_more(text):
         asked.no("reads more of a sample than its text", "judge the response as a whole")
         return None
     if not asked.text("model"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from evalops.importers.draft import free
@@ -60,6 +60,11 @@ def only(text: str) -> Reference | None:
 def references(text: str) -> list[Reference]:
     """Everything that a text refers to."""
     return [each for each in parts(text) if isinstance(each, Reference)]
+
+
+def asks_for_more(text: str) -> bool:
+    """Whether a text refers to more of a sample than the response, which is not there for us."""
+    return any(each.is_sample and not each.is_response for each in references(text))
 
 
 def template(text: str, columns: Mapping[str, str], response: str) -> str:
@@ -124,8 +129,3 @@ def _column(reference: Reference, names: Mapping[str, str]) -> str:
 
 def _escaped(text: str) -> str:
     return _FOR_TEMPLATES.sub(lambda found: "{{ '" + found[0] + "' }}", text)
-
-
-def unknown(text: str) -> Iterator[Reference]:
-    """What a text refers to of a sample beside the response, which is not there for us."""
-    return (each for each in references(text) if each.is_sample and not each.is_response)

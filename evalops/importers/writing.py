@@ -24,7 +24,6 @@ from evalops.importers.draft import Draft, Found, Part, free, gathered, no_equal
 from evalops.importing import below_of, modeline, put
 from evalops.project import Project, matching
 
-TOOLS = ("promptfoo", "openai-evals")
 LONGEST_NAME = 90  # characters; a number may follow
 MOST_BYTES = 64 << 20  # of an export
 MOST_ROWS = 512 << 20  # bytes of all files of rows
