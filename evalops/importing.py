@@ -99,7 +99,8 @@ class Import:
         place = self._free(found["name"], SUFFIXES[file.kind])
         value, notes = self._bound({**wire.spec_of(told, place.dataset), "name": place.name}, job)
         try:
-            text = self._head(job) + emit.dump(value)
+            origin = f"Job {job.id} at Together, made {job.created_at}"
+            text = head(self.project, self.below, origin) + emit.dump(value)
         except RecursionError:
             raise _skipped(job, "its parameters are nested too deeply") from None
         self.project.state.mkdir(exist_ok=True)
@@ -160,10 +161,6 @@ class Import:
             raise
 
     # --- the spec ---
-
-    def _head(self, job: Job) -> str:
-        lines = [f"# Job {job.id} at Together, made {job.created_at}"]
-        return modeline(self.project, self.below) + "".join(f"{line}\n" for line in lines)
 
     def _bound(self, value: Mapping[str, Any], job: Job) -> tuple[dict[str, Any], list[Diagnostic]]:
         """The spec with a credential for each external model, and what evalops.yaml has to bind."""
@@ -257,6 +254,11 @@ def modeline(project: Project, path: str) -> str:
     if not (project.root / SCHEMA).is_file():
         return ""
     return f"# yaml-language-server: $schema={'../' * path.count('/')}{SCHEMA}\n"
+
+
+def head(project: Project, below: str, origin: str) -> str:
+    """The comments above an imported spec in the folder `below`; one line tells where it is from."""
+    return f"{modeline(project, below)}# {' '.join(origin.split())}\n"
 
 
 def put(project: Project, source: Path, path: str) -> None:

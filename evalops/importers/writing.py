@@ -21,7 +21,7 @@ from evalops.datasets import dataset
 from evalops.errors import Diagnostic, EvalopsError, Mark, Severity, has_errors
 from evalops.importers import openai_evals, promptfoo
 from evalops.importers.draft import Draft, Found, Part, free, gathered, no_equal
-from evalops.importing import below_of, modeline, put
+from evalops.importing import below_of, head, put
 from evalops.project import Project, matching
 
 LONGEST_NAME = 90  # characters; a number may follow
@@ -160,7 +160,8 @@ def _made(project: Project, below: str, drafts: Iterable[Draft]) -> _Made:
                 message = f"all rows together are more than the {MOST_ROWS >> 20} MiB that an import writes"
                 raise EvalopsError(Diagnostic(code="import/too-many", message=message, mark=draft.mark))
             spec_path = f"{below}{name}.yaml"
-            specs[spec_path] = (_head(project, below, draft) + "---\n".join(texts)).encode()
+            origin = f"From {draft.mark.path}, line {draft.mark.line}"
+            specs[spec_path] = (head(project, below, origin) + "---\n".join(texts)).encode()
             written.append(Written(spec_path, len(texts), path, len(draft.rows), is_new=True))
     return _Made({**rows, **specs}, written, findings)
 
@@ -188,11 +189,6 @@ def _place(known: Mapping[str, bytes], stem: str, data: bytes) -> str:
     same = next((path for path, each in known.items() if each == data), None)
     taken = {path.removesuffix(".jsonl").casefold() for path in known}
     return same or f"{free(stem, taken, '-')}.jsonl"
-
-
-def _head(project: Project, below: str, draft: Draft) -> str:
-    """The comments above a spec file."""
-    return f"{modeline(project, below)}{' '.join(f'# From {draft.mark.path}, line {draft.mark.line}'.split())}\n"
 
 
 def _text(project: Project, draft: Draft, part: Part, name: str, path: str) -> str:
