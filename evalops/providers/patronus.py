@@ -7,13 +7,12 @@ done twice: it carries our mark. What is paid is each row, and each is written d
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evalops import endpoint, sources, voting
+from evalops import sources, voting
 from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
@@ -25,22 +24,29 @@ from evalops.project import Project
 from evalops.providers import patronus_kept, patronus_left, patronus_rows
 from evalops.providers import patronus_request as wire
 from evalops.providers import patronus_rules as rules
+from evalops.providers.access import Access, Vendor
 from evalops.providers.base import Job, Left, Listing, Refused, Request, Unclear
-from evalops.providers.client import Client, key_of
+from evalops.providers.client import Client
 from evalops.providers.patronus_call import Caller, Work
 from evalops.providers.patronus_inventory import Experiment, Service
 from evalops.providers.patronus_kept import Kept
 from evalops.providers.patronus_loop import UNDONE, Following, Run, now
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Usage, Verdict
-from evalops.settings import Credential, Limits, Remote
+from evalops.settings import Limits
 from evalops.spec import Evaluation
 
 if TYPE_CHECKING:
     from evalops.engine.store import JobRecord, Store
 
-URL = "https://api.patronus.ai"
-KEY, BASE_URL, HEADER = "PATRONUS_API_KEY", "PATRONUS_API_BASE_URL", "X-API-KEY"
+VENDOR = Vendor(
+    name="patronus",
+    title="Patronus",
+    hosts=("https://api.patronus.ai",),
+    key="PATRONUS_API_KEY",
+    base_url="PATRONUS_API_BASE_URL",
+    key_header="X-API-KEY",
+)
 Results = Sequence[Mapping[str, Any]]
 
 WORKERS = 32  # calls under way, unless a spec says otherwise
@@ -54,27 +60,20 @@ def open_provider(project: Project) -> Provider:
 class Provider:
     """See `providers.base.Provider`."""
 
-    name = "patronus"
+    name = VENDOR.name
     is_repeatable = True
 
     def __init__(self, project: Project, client: Callable[..., Client] = Client) -> None:
         """`client` makes the HTTP client: one with other timeouts, for one."""
         self._project = project
-        self._make = client
-        self._settings = project.settings
-        self._remote = self._settings.remotes.get(self.name, Remote())
-        self._url = self._remote.base_url or os.environ.get(BASE_URL, "").strip() or URL
-        self.visibility_lag = self._remote.visibility_lag or 0.0
-        self._opened: Client | None = None
+        self._access = Access(VENDOR, project.settings, client)
+        self.visibility_lag = self._access.remote.visibility_lag or 0.0
         self._opened_store: Store | None = None
-        self._service = Service(lambda: self._client)
+        self._service = Service(self._access.client)
 
     @property
     def origin(self) -> str | None:
-        try:
-            return endpoint.origin(self._url)
-        except ValueError:
-            return None
+        return self._access.origin
 
     # --- offline ---
 
@@ -129,7 +128,7 @@ class Provider:
         if record is not None and record.status == Status.COMPLETED:
             return _job(record)  # a result that is there needs no key
         try:
-            self._client  # noqa: B018 - raises for a missing key, before there is a job
+            self._access.client()  # raises for a missing key, before there is a job
             if record is not None:
                 return _job(record)
             pairs = _from_json((request.sent or {}).get("evaluators")) or self._pairs(request.evaluation)
@@ -174,11 +173,11 @@ class Provider:
         own = [(job, request) for job, request in work if request is not None]
         workers = max((_asked(request).num_workers or WORKERS for _, request in own), default=1)
         workers = min(workers, at_once or workers)
-        meter = meter or Meter(self._settings.budget)
+        meter = meter or Meter(self._project.settings.budget)
         return Following(own, self._start, self._store, self._service, self._caller, workers, meter)
 
     def _caller(self, pace: Pace, notice: Callable[[str], None]) -> Caller:
-        return Caller(self._client, self._service, pace, notice)
+        return Caller(self._access.client(), self._service, pace, notice)
 
     def _start(self, job: Job, request: Request) -> Run:
         record = self._store.job(job.id)
@@ -250,7 +249,7 @@ class Provider:
         return Kept((self._read(each, request) for each in found), is_ours)
 
     def _read(self, kept: patronus_kept.One, request: Request) -> tuple[Verdict, dict[str, Any]]:
-        results = {name: each.masked(self._client.masked) for name, each in kept.results.items()}
+        results = {name: each.masked(self._access.client().masked) for name, each in kept.results.items()}
         verdict = patronus_rows.verdict(request.evaluation, kept.key, results)
         return verdict, patronus_rows.detail(results, log_id=kept.log_id, calls=0)
 
@@ -296,15 +295,13 @@ class Provider:
         self._store.set_status(job, Status.PENDING.value, None, None)
 
     def time(self) -> datetime:
-        return self._opened.time() if self._opened else datetime.now(UTC)
+        return self._access.time()
 
     def close(self) -> None:
         if self._opened_store is not None:
             self._opened_store.close()
             self._opened_store = None
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        self._access.close()
 
     # --- what was made elsewhere ---
 
@@ -364,35 +361,6 @@ class Provider:
         assert asked is not None
         mark = evaluation.places.mark
         return [(each, self._service.pin(each, mark("evaluators", n))) for n, each in enumerate(asked.graders)]
-
-    # --- the key ---
-
-    @property
-    def _client(self) -> Client:
-        if self._opened is None:
-            mark = self._settings.mark("providers", self.name, "base_url")
-            binding = self._binding(mark)
-            self._opened = self._make(
-                self._url, key_of(binding), service="Patronus", key_name=binding.env, key_header=HEADER, mark=mark
-            )
-        return self._opened
-
-    def _binding(self, mark: Mark) -> Credential:
-        """The credential of the service: by default PATRONUS_API_KEY, for Patronus itself or this machine only."""
-        name, here = self._remote.credential, self.origin
-        if name is None:
-            is_here = endpoint.is_here(self._url)
-            if self._remote.base_url is None or here == URL or is_here:
-                return Credential(name=self.name, env=KEY, origins=(here or "",))
-            message = f"{KEY} may be sent to Patronus only, and `base_url` is {here}"
-            hint = "name a credential that is bound to it: `providers: {patronus: {credential: NAME}}`"
-            raise EvalopsError(Diagnostic(code="provider/credential", message=message, mark=mark, hint=hint))
-        found = self._settings.credentials.get(name)
-        if found is None or here not in found.origins:
-            known = f"is not bound to {here}" if found else "is not in evalops.yaml"
-            message = f"the credential `{name}` {known}"
-            raise EvalopsError(Diagnostic(code="provider/credential", message=message, mark=mark))
-        return found
 
 
 _Pairs = Sequence[tuple[Grader, Grader]]

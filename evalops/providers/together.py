@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from evalops import endpoint, sources
 from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
-from evalops.errors import Diagnostic, EvalopsError, Mark, Severity
+from evalops.errors import Diagnostic, EvalopsError, Severity
 from evalops.fingerprint import Identity, canonical
 from evalops.lock import Status
 from evalops.meter import Meter
 from evalops.project import Project
 from evalops.providers import together_models, together_rows, together_uploads
 from evalops.providers import together_request as wire
+from evalops.providers.access import Access, Vendor
 from evalops.providers.base import Job, Listing, Refused, Request, Unclear
 from evalops.providers.client import Answer, Client, key_of
 from evalops.providers.together_files import ID, Files, unreadable
@@ -32,14 +32,17 @@ from evalops.providers.together_follow import Following
 from evalops.providers.together_inventory import TogetherInventory
 from evalops.result import Usage, Verdict
 from evalops.secret import Secret
-from evalops.settings import Credential, Remote
+from evalops.settings import Credential
 from evalops.spec import Evaluation, Model
 from evalops.web import iso_time
 
-URL = "https://api.together.ai"
-HOSTS = (URL, "https://api.together.xyz")
-KEY = "TOGETHER_API_KEY"
-BASE_URL = "TOGETHER_BASE_URL"
+VENDOR = Vendor(
+    name="together",
+    title="Together",
+    hosts=("https://api.together.ai", "https://api.together.xyz"),
+    key="TOGETHER_API_KEY",
+    base_url="TOGETHER_BASE_URL",
+)
 MOST_LISTED = 100
 VISIBILITY_LAG = 900.0
 MOST_SINGLE = 20  # jobs asked for one by one, of those that a list does not reach
@@ -61,7 +64,7 @@ def open_provider(project: Project) -> Together:
 class Together:
     """See `providers.base.Provider`."""
 
-    name = "together"
+    name = VENDOR.name
     is_repeatable = False
 
     def __init__(
@@ -72,26 +75,16 @@ class Together:
     ) -> None:
         """`client` makes the HTTP client: one with other timeouts, for one. `sleep` waits between two polls."""
         self._project = project
-        self._make = client
         self._sleep = sleep
         self._settings = project.settings
-        self._remote = self._settings.remotes.get(self.name, Remote())
-        self._url = self._remote.base_url or os.environ.get(BASE_URL, "").strip() or URL
-        self.visibility_lag = VISIBILITY_LAG if self._remote.visibility_lag is None else self._remote.visibility_lag
-        self._opened: Client | None = None
-        self._files = Files(project, self.origin, lambda: self._client)
+        self._access = Access(VENDOR, self._settings, client)
+        lag = self._access.remote.visibility_lag
+        self.visibility_lag = VISIBILITY_LAG if lag is None else lag
+        self._files = Files(project, self.origin, self._access.client)
 
     @property
     def origin(self) -> str | None:
-        try:
-            return endpoint.origin(self._url)
-        except ValueError:
-            return None
-
-    @property
-    def _is_here(self) -> bool:
-        """Whether the service runs on this machine: `evalops serve`, for one."""
-        return endpoint.is_here(self._url)
+        return self._access.origin
 
     # --- offline ---
 
@@ -103,14 +96,15 @@ class Together:
                 self._credential(evaluation, model)
             except EvalopsError as error:
                 problems += error.diagnostics
-        if self._is_here:
+        if self._access.is_here:
             return problems  # what is served here has names of its own
         return problems + together_models.check(evaluation, self.origin, self._settings.models)
 
     def _alias(self, evaluation: Evaluation, model: Model) -> Iterator[Diagnostic]:
         """A name that only this project knows. A server on this machine may share its evalops.yaml."""
         served = self._settings.models.get(model.model, {})
-        if "base_url" not in served or model.external_base_url is not None or "/" in model.model or self._is_here:
+        is_ours = "base_url" in served and model.external_base_url is None and "/" not in model.model
+        if not is_ours or self._access.is_here:
             return
         yield Diagnostic(
             code="together/model",
@@ -229,7 +223,7 @@ class Together:
 
     def time(self) -> datetime:
         """The service's time, as far as its answers have told; asks nobody."""
-        return self._opened.time() if self._opened else datetime.now(UTC)
+        return self._access.time()
 
     def job(self, id_: str) -> Job | None:
         try:
@@ -306,47 +300,16 @@ class Together:
 
     def inventory(self) -> TogetherInventory:
         """What the service has, whoever put it there."""
-        return TogetherInventory(self, self._files, lambda: self._client, _job)
+        return TogetherInventory(self, self._files, self._access.client, _job)
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        self._access.close()
 
     # --- keys ---
 
     @property
     def _client(self) -> Client:
-        if self._opened is None:
-            mark = self._settings.mark("providers", self.name, "base_url")
-            binding = self._binding(mark)
-            self._opened = self._make(
-                self._url, key_of(binding), service="Together", key_name=binding.env, mark=mark
-            )  # fmt: skip
-        return self._opened
-
-    def _binding(self, mark: Mark) -> Credential:
-        """The credential of the service: by default TOGETHER_API_KEY, for Together itself or this machine only."""
-        name, here = self._remote.credential, self.origin
-        if name is None:
-            is_chosen = self._remote.base_url is None  # by the environment that holds the key as well
-            if is_chosen or here in HOSTS or self._is_here:
-                return Credential(name=self.name, env=KEY, origins=(here or "",))
-            raise EvalopsError(
-                Diagnostic(
-                    code="provider/credential",
-                    message=f"{KEY} may be sent to Together only, and `base_url` is {here}",
-                    mark=mark,
-                    hint="name a credential that is bound to it: `providers: {together: {credential: NAME}}`",
-                )
-            )
-        found = self._settings.credentials.get(name)
-        if found is None or here not in found.origins:
-            known = f"is not bound to {here}" if found else "is not in evalops.yaml"
-            raise EvalopsError(
-                Diagnostic(code="provider/credential", message=f"the credential `{name}` {known}", mark=mark)
-            )
-        return found
+        return self._access.client()
 
     def _tokens(self, evaluation: Evaluation) -> dict[str, Secret]:
         """The keys that the service needs to call external models."""
@@ -391,7 +354,7 @@ class Together:
 
     def _marker(self, request: Request) -> str | None:
         mark = wire.marker(request.identity.fingerprint, request.generation)
-        return mark if self._remote.marker else None
+        return mark if self._access.remote.marker else None
 
     def _is_marked(self, told: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
         """Whether a job carries our mark, or none at all: then another client made it, and its result is as good."""
