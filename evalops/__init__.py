@@ -14,7 +14,7 @@ A spec becomes a plan in pure steps, values in and values out; each module impor
     patronus     what that service is asked, as values  verdicts     the verdicts file beside it
     spec         from a document to evaluations         diff, plan   what apply would do
     endpoint     where a model is served, offline       estimate     calls, tokens, cost
-    web          proxies and pauses of any HTTP client  destination  where rows and keys go
+    web          proxies, keys, pauses of HTTP clients  destination  where rows and keys go
     fingerprint  what can change a verdict              policy       rules that evaluations keep
 
 `paired` lays two results side by side, `rank` orders candidates by a value each, `duel` by games between pairs, into

@@ -1,8 +1,9 @@
-"""What every HTTP client here must know: the proxy for a URL, and how long a server asks to be left alone."""
+"""What every HTTP client here must know: the proxy for a URL, its key, how long a server asks to be left alone."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -11,6 +12,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from evalops.endpoint import is_loopback
+from evalops.errors import Diagnostic, EvalopsError
+from evalops.secret import Secret
+from evalops.settings import Credential
 
 _LAST_YEAR = 3000  # of a time that can be meant, and that leaves room to count on from
 
@@ -26,6 +30,24 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
         return None
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def key_of(credential: Credential) -> Secret:
+    """The key that a credential is bound to, from the environment. Raises EvalopsError where that holds none."""
+    value = os.environ.get(credential.env, "").strip()
+    try:
+        if value:
+            return Secret(value)
+        why = "is not set"
+    except ValueError as error:
+        why = f"holds no key: {error}"
+    raise EvalopsError(
+        Diagnostic(
+            code="provider/no-key",
+            message=f"the environment variable {credential.env} {why}",
+            hint=f"it holds the key for {', '.join(credential.origins)}",
+        )
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:

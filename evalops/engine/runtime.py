@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from evalops import web
 from evalops.endpoint import Endpoint
 from evalops.engine import embedded, model, weights
 from evalops.engine.run import Target
-from evalops.errors import Diagnostic, EvalopsError
 from evalops.secret import Secret
 
 NOTICE_EVERY = 2.0  # seconds
@@ -82,24 +81,4 @@ class Runtime:
 
 def key_of(endpoint: Endpoint) -> Secret | None:
     """The key of an endpoint, from the environment only. Raises EvalopsError where it is not set."""
-    credential = endpoint.credential
-    if credential is None:
-        return None
-    value = os.environ.get(credential.env, "").strip()
-    if not value:
-        raise EvalopsError(
-            Diagnostic(
-                code="provider/no-key",
-                message=f"the environment variable {credential.env} is not set",
-                hint=f"it holds the key for {', '.join(credential.origins)}",
-            )
-        )
-    try:
-        return Secret(value)
-    except ValueError as error:
-        raise EvalopsError(
-            Diagnostic(
-                code="provider/no-key",
-                message=f"the environment variable {credential.env} holds no key: {error}",
-            )
-        ) from None
+    return web.key_of(endpoint.credential) if endpoint.credential else None

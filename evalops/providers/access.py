@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from evalops import endpoint
+from evalops import endpoint, web
 from evalops.errors import Diagnostic, EvalopsError, Mark
-from evalops.providers.client import Client, key_of
+from evalops.providers.client import Client
 from evalops.settings import Credential, Remote, Settings
 
 
@@ -59,7 +59,7 @@ class Access:
             binding = self._binding(mark)
             self._opened = self._make(
                 self._url,
-                key_of(binding),
+                web.key_of(binding),
                 service=self._vendor.title,
                 key_name=binding.env,
                 key_header=self._vendor.key_header,

@@ -10,7 +10,6 @@ import hashlib
 import http.cookiejar
 import json
 import logging
-import os
 import random
 import ssl
 import tempfile
@@ -31,7 +30,6 @@ from evalops.endpoint import is_loopback, origin, refusal
 from evalops.errors import Diagnostic, EvalopsError, Mark
 from evalops.providers.base import Refused, Unclear
 from evalops.secret import Secret, redact
-from evalops.settings import Credential
 from evalops.web import http_time, proxy_for, retry_after
 
 MAX_REPLY = 1 << 20  # bytes of the answer to a write; it holds an id
@@ -456,21 +454,3 @@ def _detail(detail: Any) -> str:
         where = ".".join(map(str, place)) if isinstance(place, list) else ""
         said.append(f"{where}: {message}" if where else str(message))
     return "; ".join(said)
-
-
-def key_of(credential: Credential) -> Secret:
-    """The key that a credential is bound to. Raises EvalopsError where its variable holds none."""
-    value = os.environ.get(credential.env, "").strip()
-    try:
-        if value:
-            return Secret(value)
-        why = "is not set"
-    except ValueError as error:
-        why = f"holds no key: {error}"
-    raise EvalopsError(
-        Diagnostic(
-            code="provider/no-key",
-            message=f"the environment variable {credential.env} {why}",
-            hint=f"it holds the key for {', '.join(credential.origins)}",
-        )
-    )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from evalops import endpoint, sources
+from evalops import endpoint, sources, web
 from evalops.datasets.dataset import Row
 from evalops.endpoint import Endpoint
 from evalops.errors import Diagnostic, EvalopsError, Severity
@@ -26,7 +26,7 @@ from evalops.providers import together_models, together_rows, together_uploads
 from evalops.providers import together_request as wire
 from evalops.providers.access import Access, Vendor
 from evalops.providers.base import Job, Listing, Refused, Request, Unclear
-from evalops.providers.client import Answer, Client, key_of
+from evalops.providers.client import Answer, Client
 from evalops.providers.together_files import ID, Files, unreadable
 from evalops.providers.together_follow import Following
 from evalops.providers.together_inventory import TogetherInventory
@@ -317,7 +317,7 @@ class Together:
         for model in evaluation.models:
             credential = self._credential(evaluation, model)
             if credential is not None:
-                found[str(model.route[0])] = key_of(credential)
+                found[str(model.route[0])] = web.key_of(credential)
         if found:
             self._client.hide(found.values())
         return found
