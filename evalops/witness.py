@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from evalops import evidence, jobs, planning, verdicts
@@ -13,13 +13,13 @@ from evalops.lock import Entry, Status
 from evalops.plan import Change, Wanted
 from evalops.project import Project
 from evalops.providers import open_provider
-from evalops.providers.base import Job, Provider, Request
+from evalops.providers.base import Job, Kept, Provider, Request
 from evalops.result import Usage, Verdict, VerdictStatus
 
 RECOUNTED = ("together",)  # the providers whose jobs can be asked for again
 KEPT = ("patronus",)  # those that have no jobs, and keep the results of single rows
 UNPROVEN = "check/unproven"
-Settled = Iterable[tuple[Change, Entry]]
+Settled = Sequence[tuple[Change, Entry]]
 
 
 class _Service(Protocol):
@@ -28,48 +28,28 @@ class _Service(Protocol):
     def doubt(self, job: str) -> None: ...
 
 
-class _Kept(Protocol):
-    """The rows that a service keeps of a job, and whether it is sure that they are of this very work."""
-
-    @property
-    def rows(self) -> Iterator[tuple[Verdict, dict[str, Any]]]: ...
-
-    @property
-    def is_ours(self) -> bool: ...
-
-
 class _Keeper(Protocol):
-    def kept(self, job: str, request: Request) -> _Kept | None: ...
+    def kept(self, job: str, request: Request) -> Kept | None: ...
 
 
 def heard(project: Project, settled: Settled) -> Iterator[tuple[str, Diagnostic]]:
     """What does not hold by the services, with its address. Raises EvalopsError where one cannot be asked."""
-    settled = list(settled)
-    yield from _recounted(project, settled)
-    yield from _sought(project, settled)
-
-
-def _recounted(project: Project, settled: Settled) -> Iterator[tuple[str, Diagnostic]]:
-    """What the services say of the jobs that lock entries name. Raises EvalopsError where one cannot be asked."""
-    for name in RECOUNTED:
+    for name in (*RECOUNTED, *KEPT):
         held = [(change, entry) for change, entry in settled if entry.provider == name and entry.job]
         if held:
             with contextlib.closing(open_provider(name, project)) as provider:
                 for change, entry in held:
-                    assert change.wanted is not None
-                    yield from ((entry.address, each) for each in job(change.wanted, entry, provider))
+                    yield from ((entry.address, each) for each in _asked(project, change, entry, provider))
 
 
-def _sought(project: Project, settled: Settled) -> Iterator[tuple[str, Diagnostic]]:
-    """What services that have no jobs keep of single rows, and what they would judge in another way by now."""
-    for name in KEPT:
-        held = [(change, entry) for change, entry in settled if entry.provider == name and entry.job]
-        if held:
-            with contextlib.closing(open_provider(name, project)) as provider:
-                for change, entry in held:
-                    assert change.wanted is not None
-                    found = kept(change.wanted, entry, provider, _own(project, change, entry))
-                    yield from ((entry.address, each) for each in (*found, *_moved(change, entry, provider)))
+def _asked(project: Project, change: Change, entry: Entry, provider: Provider) -> Iterator[Diagnostic]:
+    """What the service says of the job of an entry; of single rows also what it would judge in another way by now."""
+    assert change.wanted is not None
+    if entry.provider in RECOUNTED:
+        yield from job(change.wanted, entry, provider)
+        return
+    yield from kept(change.wanted, entry, provider, _own(project, change, entry))
+    yield from _moved(change, entry, provider)
 
 
 def _own(project: Project, change: Change, entry: Entry) -> dict[str, Verdict]:

@@ -80,6 +80,16 @@ class Left(NamedTuple):
     why: str = ""
 
 
+class Kept(NamedTuple):
+    """The rows of a job as a service without jobs keeps them, an error where a result is not there.
+
+    `is_ours`: it is sure that they are of this very work; else rows were told by their sample ids.
+    """
+
+    rows: Iterator[tuple[Verdict, dict[str, Any]]]
+    is_ours: bool
+
+
 class Refused(NamedTuple):
     """The provider surely did not take the job."""
 

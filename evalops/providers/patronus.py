@@ -25,11 +25,10 @@ from evalops.providers import patronus_kept, patronus_left, patronus_rows
 from evalops.providers import patronus_request as wire
 from evalops.providers import patronus_rules as rules
 from evalops.providers.access import Access, Vendor
-from evalops.providers.base import Job, Left, Listing, Refused, Request, Unclear
+from evalops.providers.base import Job, Kept, Left, Listing, Refused, Request, Unclear
 from evalops.providers.client import Client
 from evalops.providers.patronus_call import Caller, Work
 from evalops.providers.patronus_inventory import Experiment, Service
-from evalops.providers.patronus_kept import Kept
 from evalops.providers.patronus_loop import UNDONE, Following, Run, now
 from evalops.providers.patronus_pace import Pace
 from evalops.result import Usage, Verdict
@@ -266,8 +265,8 @@ class Provider:
         record = self._store.job(job) if self._has_store else None
 
         def whole(rows: patronus_left.Rows) -> int:
-            begun = None if record else self._begun(self._service.experiment(job), request)
-            work = begun or _work(request, _told(record) if record else [], None)
+            begun = _work(request, _told(record), None) if record else None
+            work = begun or self._begun(self._service.experiment(job), request)
             return sum(each.is_whole(work) for each in patronus_kept.rows(self._service, work, rows))
 
         stored = self._store.rows(job) if record else ()

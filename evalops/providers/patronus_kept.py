@@ -18,7 +18,6 @@ from evalops.providers.patronus_call import Work, log_id
 from evalops.providers.patronus_inventory import MOST_SOUGHT, Experiment, Service
 from evalops.providers.patronus_loop import now
 from evalops.providers.patronus_rows import Result, captured, detail, verdict
-from evalops.result import Verdict
 
 if TYPE_CHECKING:
     from evalops.engine.store import Store
@@ -36,16 +35,6 @@ class One(NamedTuple):
     def is_whole(self, work: Work) -> bool:
         """Whether no evaluator has to be asked again."""
         return all(own.name in self.results and self.results[own.name].is_final for own, _ in work.graders)
-
-
-class Kept(NamedTuple):
-    """The rows of a job as a service keeps them, an error where a result is not there.
-
-    `is_ours`: their log ids say that they are of this very work; else rows were told by their sample ids.
-    """
-
-    rows: Iterator[tuple[Verdict, dict[str, Any]]]
-    is_ours: bool
 
 
 def rows(service: Service, work: Work, of: Iterable[tuple[str, Row]]) -> Iterator[One]:
