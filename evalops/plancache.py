@@ -36,14 +36,14 @@ def folder() -> Path:
 def key(project: Project, extra: Iterable[str]) -> str:
     """The digest of the project's folder and settings, this package's version, and what else is asked.
 
-    Beside files of the project, a plan depends on the journal, on where the service is, on its list of models, and on
+    Beside files of the project, a plan depends on the journal, on where the services are, on lists of models, and on
     the day: prices grow old.
     """
     digest = hashlib.sha256()
     around = (
         f"{datetime.now(UTC):%Y-%m-%d}",
         *_stamps(project.state / "journal"),
-        os.environ.get("TOGETHER_BASE_URL", ""),
+        *(os.environ.get(name, "") for name in ("TOGETHER_BASE_URL", "PATRONUS_API_BASE_URL")),
         *_stamps(_models()),
     )
     for text in (__version__, str(project.root), *extra, *around):

@@ -148,6 +148,12 @@ def test_a_cache_that_cannot_be_written_is_no_problem(
     assert load(folder) is None
 
 
+@pytest.mark.parametrize("variable", ["TOGETHER_BASE_URL", "PATRONUS_API_BASE_URL"])
+def test_where_a_service_is_makes_another_plan(cached: Folder, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "https://elsewhere.example")
+    assert load(cached) is None
+
+
 # --- through the command ---
 
 
