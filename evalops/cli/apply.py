@@ -59,7 +59,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
     "--timeout",
     callback=_seconds,
     metavar="TIME",
-    help="Stop after this long, such as 90s, 20m or 2h; to be gone on with.",
+    help="Stop after this long, such as 90s, 20m or 2h; the same command goes on.",
 )
 @trusted_option
 @project_option
