@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 from evalops.stats import contrast, intervals
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+changes = st.integers(1, 300).flatmap(
+    lambda n: st.integers(0, n).flatmap(lambda lost: st.tuples(st.just(lost), st.integers(0, n - lost), st.just(n)))
+)
 
 
 def rate_difference(passed: int, n: int, passed_before: int, n_before: int) -> intervals.Interval:
     """Of two Wilson intervals: Newcombe's hybrid score interval."""
     new, old = intervals.wilson(passed, n), intervals.wilson(passed_before, n_before)
     return contrast.difference(contrast.Estimate(passed / n, *new), contrast.Estimate(passed_before / n_before, *old))
-
-
-changes = st.integers(1, 300).flatmap(
-    lambda n: st.integers(0, n).flatmap(lambda lost: st.tuples(st.just(lost), st.integers(0, n - lost), st.just(n)))
-)
 
 
 @pytest.mark.parametrize(

@@ -73,20 +73,17 @@ def clustered_points(chance: Chance, rate: float, n: int) -> tuple[intervals.Int
     return intervals.clustered_rate([intervals.Cluster(len(each), float(each.sum())) for each in points]), rate
 
 
-def rate_difference(chance: Chance, rate: float, n: int) -> tuple[intervals.Interval, float]:
-    other, size = RATES[int(chance.integers(len(RATES)))], int(chance.choice(SIZES))
-    return stats_of_two(chance, rate, n, other, size), rate - other
-
-
-def stats_of_two(chance: Chance, rate: float, n: int, other: float, size: int) -> intervals.Interval:
-    return difference_of_rates(int(chance.binomial(n, rate)), n, int(chance.binomial(size, other)), size)
-
-
-def difference_of_rates(new: int, n: int, old: int, size: int) -> intervals.Interval:
+def newcombe(new: int, n: int, old: int, size: int) -> intervals.Interval:
+    """Of two rates, from their Wilson intervals: the hybrid score interval."""
     return contrast.difference(
         contrast.Estimate(new / n, *intervals.wilson(new, n)),
         contrast.Estimate(old / size, *intervals.wilson(old, size)),
     )
+
+
+def difference_of_rates(chance: Chance, rate: float, n: int) -> tuple[intervals.Interval, float]:
+    other, size = RATES[int(chance.integers(len(RATES)))], int(chance.choice(SIZES))
+    return newcombe(int(chance.binomial(n, rate)), n, int(chance.binomial(size, other)), size), rate - other
 
 
 def difference_of_means(chance: Chance, rate: float, n: int) -> tuple[intervals.Interval, float]:
@@ -201,8 +198,8 @@ def flip_rate(chance: Chance, rate: float, n: int) -> tuple[tuple[float | None, 
 
 
 INTERVALS: tuple[Case, ...] = (
-    wilson, student, median, clustered, clustered_rate, clustered_points, rate_difference, difference_of_means, paired_rates,
-    paired_rates_with_few_changes, paired_mean, paired_mean_with_few_changes, paired_mean_of_real_numbers, paired_points,
+    wilson, student, median, clustered, clustered_rate, clustered_points, difference_of_rates, difference_of_means,
+    paired_rates, paired_rates_with_few_changes, paired_mean, paired_mean_with_few_changes, paired_mean_of_real_numbers, paired_points,
     kappa, kappa_of_a_good_judge, pearson, spearman, corrected_rate, alpha_of_labels, alpha_of_scores, flip_rate,
 )  # fmt: skip
 
@@ -308,7 +305,7 @@ def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
     pairs = zip(
         chance.binomial(n, 0.8 - rate, SIMULATIONS).tolist(), chance.binomial(n, 0.8, SIMULATIONS).tolist(), strict=True
     )
-    apart = float(np.mean([difference_of_rates(new, n, old, n).high < 0 for new, old in pairs]))
+    apart = float(np.mean([newcombe(new, n, old, n).high < 0 for new, old in pairs]))
     deviation = contrast.detectable_mean(n, 1.5, paired=True)
     assert deviation is not None
     means = shown([p_of_mean(chance.normal(deviation, 1.5, n)) for _ in range(300)])
