@@ -83,6 +83,13 @@ def test_bytes_are_refused(tmp_path: Path) -> None:
         read(parquet(tmp_path / "rows.parquet", [{"image": None}, {"image": b"\x89PNG"}]))
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table([["x"], ["y"], ["z"]], names=["text", "n", "text"]), path)
+    with pytest.raises(EvalopsError, match="row 1 on: it has more than one column `text`"):
+        read(path)
+
+
 @pytest.mark.slow
 def test_a_file_of_one_group_of_rows_is_not_held_at_once(tmp_path: Path) -> None:
     rows = [{"text": random.Random(number).randbytes(500).hex()} for number in range(40_000)]
