@@ -26,11 +26,15 @@ UNTRACKED = "project/untracked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """The evaluations that could be read, and the problems of all files together."""
+    """The evaluations that could be read, and the problems of all files together.
+
+    `wanted` are those whose rows could be identified, `evaluations` all of them.
+    """
 
     wanted: tuple[Wanted, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     specs: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ def read(project: Project, paths: Iterable[str] | None = None) -> Catalog:
         wanted=tuple(sorted(wanted, key=lambda each: each.evaluation.address)),
         diagnostics=tuple(sorted(_once(problems + new), key=_place)),
         specs=specs,
+        evaluations=tuple(evaluations),
     )
 
 
@@ -68,7 +73,7 @@ def of_text(project: Project, path: str, data: bytes, *, most: int | None = None
     ours = [each for each in semantics.unique([*others, *evaluations]) if each.mark and each.mark.path == path]
     wanted, new = _identify(project, evaluations, most)
     found = tuple(sorted(_once([*problems, *ours, *new]), key=_place))
-    return Catalog(wanted=tuple(wanted), diagnostics=found, specs=(path,))
+    return Catalog(wanted=tuple(wanted), diagnostics=found, specs=(path,), evaluations=tuple(evaluations))
 
 
 def _has(project: Project, path: str, words: Iterable[bytes]) -> bool:

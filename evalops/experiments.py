@@ -85,9 +85,11 @@ def take(
         raise _problem("empty", f"the experiment `{id_}` keeps no results: its calls were made with `capture: none`")
     _refuse_twice(project, experiment)
     told = _told(results)
-    name, path = _free(project, experiment.name, importing.below_of(project, to))
+    below = importing.below_of(project, to)
+    name, path = _free(project, experiment.name, below)
     value = _spec(name, experiment, told, results, dataset, columns)
-    text = f"# Experiment {experiment.id} at Patronus, made {experiment.created_at}\n{emit.dump(value)}"
+    origin = f"Experiment {experiment.id} at Patronus, made {experiment.created_at}"
+    text = importing.head(project, below, origin) + emit.dump(value)
     wanted = _wanted(project, provider, text, path)
     request = provider.request(*wanted, 1)
     count = service.adopt(experiment, request, told.graders, joined(request, results))

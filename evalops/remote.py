@@ -41,12 +41,12 @@ def opened(project: Project) -> Iterator[tuple[Provider, Inventory]]:
         provider.close()
 
 
-def holders(project: Project) -> dict[str, list[str]]:
-    """The addresses whose lock entries name a job of the service, by its id."""
+def holders(project: Project, provider: str = SERVICE) -> dict[str, list[str]]:
+    """The addresses whose lock entries name a job of a provider, by its id."""
     found: dict[str, list[str]] = {}
     for lock in project.locks()[0].values():
         for entry in lock.entries.values():
-            if entry.provider == SERVICE and entry.job:
+            if entry.provider == provider and entry.job:
                 found.setdefault(entry.job, []).append(entry.address)
     return {job: sorted(addresses) for job, addresses in found.items()}
 
@@ -58,7 +58,7 @@ def jobs(project: Project, *, type_: str | None, status: str | None, limit: int)
         # The service picks by status, and not by type.
         found = inventory.jobs(status=status, limit=MOST_JOBS if type_ else limit)
     wanted = [each for each in found if type_ is None or (each.told or {}).get("type") == type_]
-    return [_brief(each, held) for each in wanted[:limit]]
+    return [brief(each, held) for each in wanted[:limit]]
 
 
 def followed(project: Project, entries: Iterable[Entry]) -> Iterator[tuple[str, Event]]:
@@ -94,7 +94,7 @@ def job(project: Project, id_: str) -> dict[str, Any]:
             "address": None,
             "provider": SERVICE,
             "origin": provider.origin,
-            **_brief(found, holders(project)),
+            **brief(found, holders(project)),
             "dataset": {"file_id": parameters.get("input_data_file_path")},
             "parameters": _essentials(parameters),
             "results": dict(found.results) if found.results else None,
@@ -155,7 +155,8 @@ def gone(id_: str) -> Diagnostic:
     )
 
 
-def _brief(found: Job, held: Mapping[str, list[str]]) -> dict[str, Any]:
+def brief(found: Job, held: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A job with the addresses that hold it; nothing secret is in it."""
     told = found.told or {}
     parameters = told.get("parameters")
     value = {

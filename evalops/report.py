@@ -55,7 +55,6 @@ class _Scene:
     moves: Mapping[str, Move] = field(default_factory=dict)
     problems: list[Diagnostic] = field(default_factory=list)
     files: dict[str, dict[str, Section]] = field(default_factory=dict)
-    earlier: Mapping[str, Mapping[str, Section]] = field(default_factory=dict)
     absent: Json = field(default_factory=dict)
 
 
@@ -92,12 +91,11 @@ def of(project: Project, asked: Asked, now: datetime) -> tuple[Json, list[Diagno
 
 def _scene(project: Project, asked: Asked) -> _Scene:
     found = catalog.read(project)
-    evaluations, _ = catalog.evaluations_of(project, found.specs)
     locks, problems = project.locks()
     scene = _Scene(
         project=project,
         locks=locks,
-        evaluations={each.address: each for each in evaluations},
+        evaluations={each.address: each for each in found.evaluations},
         wanted={each.evaluation.address: each for each in found.wanted},
         reviewed=None,
         points=trend.of(project.root),
@@ -107,7 +105,6 @@ def _scene(project: Project, asked: Asked) -> _Scene:
         scene.reviewed = reviewing.of(project, asked.base, with_rows=not asked.with_rows)
         scene.moves = {each.address: each for each in scene.reviewed.review.moves if each.kind is not Kind.GONE}
         scene.problems += scene.reviewed.diagnostics
-        scene.earlier = _earlier(scene.reviewed, project)
     except EvalopsError as error:
         if asked.base is not None:
             raise
@@ -118,17 +115,6 @@ def _scene(project: Project, asked: Asked) -> _Scene:
         scene.absent["older"] = "the clone is shallow, so older results are not here: git fetch --unshallow"
     scene.problems = list(dict.fromkeys(scene.problems))
     return scene
-
-
-def _earlier(reviewed: Reviewed, project: Project) -> Mapping[str, Mapping[str, Section]]:
-    """The verdicts files of the base, of all results that moved."""
-    moved = {move.entry.address for move in reviewed.review.of(Kind.MOVED)}
-    locks, _ = project.locks()
-    paths = {verdicts.beside(path) for path, lock in locks.items() if not moved.isdisjoint(lock.entries)}
-    if not paths:
-        return {}
-    found, _ = history.find(project.root).at(reviewed.base).sections(paths)
-    return found
 
 
 def _chosen(scene: _Scene, asked: Asked, entries: Iterable[Entry]) -> set[str]:
@@ -232,7 +218,7 @@ def _result(scene: _Scene, path: str, entry: Entry, evaluation: Evaluation | Non
         wanted=wanted,
         section=section if section and section.job == entry.result_job else None,
         path=file,
-        earlier=_before(scene, file, move),
+        earlier=_before(scene, move),
     )
 
 
@@ -248,12 +234,12 @@ def _sections(scene: _Scene, path: str) -> Mapping[str, Section]:
     return scene.files[path]
 
 
-def _before(scene: _Scene, path: str, move: Move | None) -> Mapping[str, Verdict] | None:
+def _before(scene: _Scene, move: Move | None) -> Mapping[str, Verdict] | None:
     """The verdicts of the base by row, where another job made them."""
-    if move is None or move.kind is not Kind.MOVED or move.earlier is None:
+    if scene.reviewed is None or move is None or move.kind is not Kind.MOVED or move.earlier is None:
         return None
-    section = scene.earlier.get(path, {}).get(move.earlier.address)
-    return {each.key: each for each in section.verdicts} if section and section.job == move.earlier.result_job else None
+    found = scene.reviewed.earlier(move.earlier)
+    return None if found is None else {each.key: each for each in found}
 
 
 # --- the whole ---

@@ -16,7 +16,7 @@ from evalops.lock import Entry, Lock, beside
 from evalops.project import MAX_LOCK, Project
 from evalops.providers import open_provider
 from evalops.result import Verdict
-from evalops.review import Kind, Move, Review, Side
+from evalops.review import Kept, Kind, Move, Review, Side
 from evalops.spec import Evaluation
 from evalops.verdicts import Section
 
@@ -26,11 +26,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviewed:
-    """A review with what it was made of."""
+    """A review with what it was made of; `earlier` finds the verdicts of a result of the base that moved."""
 
     review: Review
     base: Revision
     head: str | None
+    earlier: Kept
     diagnostics: tuple[Diagnostic, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -60,8 +61,9 @@ def of(project: Project, base: str | None = None, *, with_rows: bool = True) -> 
     old, unread = snapshot.sections(map(verdicts.beside, changed))
     new, unreadable = _sections(project, changed & set(locks))
     evaluations = _evaluations(project, changed)
+    before = Side(entries=_entries(earlier), verdicts=_kept(old))
     found = review.build(
-        Side(entries=_entries(earlier), verdicts=_kept(old)),
+        before,
         Side(entries=_entries(locks), verdicts=_kept(new)),
         evaluations,
     )
@@ -69,6 +71,7 @@ def of(project: Project, base: str | None = None, *, with_rows: bool = True) -> 
         review=_with_rows(project, found, evaluations) if with_rows else found,
         base=snapshot.revision,
         head=repository.head,
+        earlier=before.verdicts,
         diagnostics=(*map(_warning, problems), *more, *unread, *unreadable),
     )
 
@@ -99,7 +102,7 @@ def _sections(project: Project, paths: Iterable[str]) -> tuple[dict[str, dict[st
     return found, problems
 
 
-def _kept(files: Mapping[str, Mapping[str, Section]]) -> review.Kept:
+def _kept(files: Mapping[str, Mapping[str, Section]]) -> Kept:
     """Finds the verdicts of the job that an entry's result is of."""
     sections = {(each.address, each.job): each for sections in files.values() for each in sections.values()}
 

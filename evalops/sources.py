@@ -121,7 +121,9 @@ def check(settings: Settings) -> list[Diagnostic]:
 
 
 def kept(project: Project, digest: str) -> str | None:
-    """The path of the copy of a service's file, None where there is none here."""
+    """The path of the copy of a service's file, None where there is none here, or the digest is none."""
+    if not digest.isalnum():
+        return None
     paths = (f"{KEPT}/{digest}{suffix}" for suffix in formats.SUFFIXES)
     return next((path for path in paths if (project.root / path).is_file()), None)
 

@@ -332,14 +332,7 @@ def test_calls_are_never_one_too_many_with_many_at_a_time(folder: Folder, server
 def test_both_orders_of_a_comparison_are_kept_where_the_budget_ends_between_them(
     folder: Folder, server: Server
 ) -> None:
-    (folder.root / "tone.yaml").unlink()
-    folder.rows(duels(8)).spec(
-        "tone",
-        type="compare",
-        judge={"system_template": "Which is better? {{ question }}"},
-        model_a="first",
-        model_b="second",
-    )
+    folder.rows(duels(8)).duel("tone")
     server.config = UNUSABLE
     folder.settings(budget={"calls": 21})
     stopped(folder, "budget.calls")

@@ -106,6 +106,17 @@ def test_our_own_experiment_is_known_by_the_keys_of_its_rows(
     assert other.summary("tone")["label_counts"] == folder.summary()["label_counts"]
 
 
+def test_what_a_service_says_of_an_experiment_is_no_field_of_its_spec(
+    folder: Folder, service: PatronusService
+) -> None:
+    experiment = theirs(service, truths(12))
+    service.experiments[experiment]["created_at"] = "2026-01-01\ntags: [theirs]"
+    assert folder.run(*IMPORT, experiment).code == 0
+    text = (folder.root / "Tone-t-1.yaml").read_text()
+    assert text.startswith(f"# Experiment {experiment} at Patronus, made 2026-01-01 tags: [theirs]\nversion: 1\n")
+    assert "tags" not in yaml.safe_load(text)
+
+
 @pytest.mark.parametrize(
     ("rows", "id_", "said"),
     [(truths(12), "999", "no experiment `999`"), (truths(12), "../1", "no experiment"), ([{"response": f"other {n}"} for n in range(60)], None, "most rows of the dataset have no result")],

@@ -126,14 +126,14 @@ def test_no_token_is_shown(folder: Folder, client: Client, models: Server) -> No
 def test_a_token_that_a_service_echoes_is_masked() -> None:
     from evalops.lock import Status
     from evalops.providers.base import Job
-    from evalops.remote import _brief
+    from evalops.remote import brief
 
     told = {"type": "score", "parameters": {"judge": {"external_api_token": TOKEN}}}
     job = Job(
         id="eval-1", fingerprint="", generation=1, status=Status.FAILED, provider_status="user_error",
         created_at="2026-01-01T00:00:00Z", message=f"401 for Bearer {TOKEN}", told=told,
     )  # fmt: skip
-    assert _brief(job, {})["message"] == "401 for Bearer ***"
+    assert brief(job, {})["message"] == "401 for Bearer ***"
 
 
 def test_an_address_that_may_hold_a_password_is_not_shown() -> None:

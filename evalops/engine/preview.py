@@ -69,7 +69,7 @@ def requests(
         for place, (route, body, _) in enumerate(each for each in known if each[2] == 1):
             found.append(
                 Sent(
-                    field=".".join(map(str, model.route)),
+                    field=model.stage,
                     endpoint=endpoint,
                     route=route,
                     body=body,

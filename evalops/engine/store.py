@@ -141,17 +141,10 @@ class Store:
         """Commits all that is gathered. Raises EvalopsError where that fails, a full disk for one."""
         if not self._rows and not self._replies and not self._usage:
             return
-        with self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items()))
-                self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
-                self._database.executemany(_ADD_USAGE, [(*key, *each) for key, each in self._usage.items()])
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
+        with self._wholly():
+            self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?)", list(self._replies.items()))
+            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
+            self._database.executemany(_ADD_USAGE, [(*key, *each) for key, each in self._usage.items()])
         self._rows.clear()
         self._replies.clear()
         self._usage.clear()
@@ -264,20 +257,13 @@ class Store:
     def forget_errors(self, job: str) -> None:
         """Drops the rows of a job that ended in an error, so that they are tried again. Their calls stay counted."""
         self.flush()
-        with self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                (calls,) = self._database.execute(
-                    "SELECT sum(json_extract(detail, '$.calls')) FROM rows WHERE job = ? AND status = 'error'", (job,)
-                ).fetchone()
-                if calls:
-                    self._database.execute(_ADD_USAGE, (job, FORGOTTEN, calls, *[0] * (len(Used._fields) - 1)))
-                self._database.execute("DELETE FROM rows WHERE job = ? AND status = 'error'", (job,))
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
+        with self._wholly():
+            (calls,) = self._database.execute(
+                "SELECT sum(json_extract(detail, '$.calls')) FROM rows WHERE job = ? AND status = 'error'", (job,)
+            ).fetchone()
+            if calls:
+                self._database.execute(_ADD_USAGE, (job, FORGOTTEN, calls, *[0] * (len(Used._fields) - 1)))
+            self._database.execute("DELETE FROM rows WHERE job = ? AND status = 'error'", (job,))
 
     def reply(self, key: bytes) -> Reply | None:
         """A reply kept from an earlier call with the same content."""
@@ -331,6 +317,19 @@ class Store:
                 yield
             finally:
                 self._database.execute("PRAGMA synchronous=NORMAL")
+
+    @contextmanager
+    def _wholly(self) -> Iterator[None]:
+        """All that is written within, or nothing of it."""
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -54,11 +54,17 @@ class Body:
         return Problem(413, f"this is larger than {self._most:,} bytes, the most that is taken here")
 
 
-async def read_json(request: Request, most: int) -> Any:
-    """A JSON body. Raises Problem for anything else, and for numbers that JSON does not have."""
+async def read(request: Request, most: int) -> bytes:
+    """A whole body. Raises Problem where it does not come or is too much."""
     body, data = Body(request, most, PATIENCE), bytearray()
     while (piece := await body.next()) is not None:
         data += piece
+    return bytes(data)
+
+
+async def read_json(request: Request, most: int) -> Any:
+    """A JSON body. Raises Problem for anything else, and for numbers that JSON does not have."""
+    data = await read(request, most)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except UnicodeDecodeError:

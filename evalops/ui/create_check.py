@@ -15,7 +15,7 @@ from evalops.spec import Type
 from evalops.ui import create_fields as fields
 from evalops.ui import create_row, create_text
 from evalops.ui.create_upload import is_inner
-from evalops.views import json_
+from evalops.ui.frame import harmless
 from evalops.views.safe import safe
 
 Json = dict[str, Any]
@@ -104,9 +104,7 @@ def _document(text: str, path: str) -> tuple[Document | None, str]:
 
 
 def _problem(problem: Diagnostic, document: Document | None, path: str) -> Json:
-    found = json_.diagnostic(problem)
-    for each in ("message", "hint", "path"):
-        found[each] = safe(found[each]) if found[each] else None
+    found = harmless(problem)
     return {**found, "field": _field(problem, document, path), "is_here": found["path"] == safe(path)}
 
 

@@ -21,9 +21,9 @@ from evalops.project import Project
 from evalops.server.problem import Problem
 from evalops.sources import Source
 from evalops.ui import create_remote, create_upload
-from evalops.ui.frame import Site
+from evalops.ui.frame import Site, harmless
 from evalops.views import json_
-from evalops.views.safe import line, safe
+from evalops.views.safe import line
 
 MOST_ROWS = 20_000  # that a page looks at unless it is asked for all
 MOST_VALUES = 12
@@ -64,7 +64,7 @@ def routes(site: Site) -> list[BaseRoute]:
         path = asked.get("path", "")
         found = await create_upload.receive(request, site.project, path, replaces=asked.get("replace") == "1")
         if found:
-            raise create_upload.problem_of(found, [_shown(each) for each in found])
+            raise create_upload.problem_of(found, [harmless(each) for each in found])
         return JSONResponse({"path": path, "location": f"/create/dataset?{urlencode({'path': path})}"}, status_code=201)
 
     return [
@@ -132,7 +132,7 @@ def _source(project: Project, asked: Any) -> tuple[Source, dict[str, str]]:
     digest = asked.get("sha256")
     if not digest:
         return sources.find(project, asked["path"]), {}
-    path = sources.kept(project, digest) if digest.isalnum() else None
+    path = sources.kept(project, digest)
     if path is None:
         raise Problem(404, "no copy of this file is here: look at it anew in the list of Together's files")
     return Source(path=path, open=lambda: project.open(path)), {"file": asked["path"], "sha256": digest}
@@ -181,8 +181,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return line(value if isinstance(value, str) else json_.dump(value), MOST_CELL)
-
-
-def _shown(problem: Diagnostic) -> dict[str, Any]:
-    found = json_.diagnostic(problem)
-    return {**found, "message": safe(found["message"]), "hint": safe(found["hint"]) if found["hint"] else None}

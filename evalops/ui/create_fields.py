@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from evalops.document import KeyPath
 from evalops.spec import Type
 from evalops.ui import create_lists as lists
-from evalops.ui.create_lists import KEPT, number, number_text
+from evalops.ui.create_lists import BREAK, KEPT, number, number_text
 
 Spec = dict[str, Any]
 CANDIDATES = ("model_to_evaluate", "model_a", "model_b")
@@ -27,7 +27,6 @@ OF_TYPE = {
 }
 _MODEL = ("model", "model_source", "external_base_url", "credential")
 _LIMITS = ("max_tokens", "temperature", "num_workers")
-_BREAK = re.compile("[\r\n]")
 
 
 class Kind(StrEnum):
@@ -145,7 +144,7 @@ def _leaf(spec: Spec, route: KeyPath, kind: Kind) -> Any:
     if value is None:
         return ""
     is_shown = isinstance(value, str) and (
-        kind is Kind.CHOICE or not (_BREAK.search(value) if kind is Kind.LINE else "\r" in value)
+        kind is Kind.CHOICE or not (BREAK.search(value) if kind is Kind.LINE else "\r" in value)
     )
     return value if is_shown else KEPT
 
@@ -158,7 +157,7 @@ def _path(spec: Spec) -> Any:
     value = spec.get("dataset")
     if isinstance(value, dict):
         value = KEPT if "rows" in value or "file_id" in value else value.get("path")
-    return "" if value is None else value if isinstance(value, str) and not _BREAK.search(value) else KEPT
+    return "" if value is None else value if isinstance(value, str) and not BREAK.search(value) else KEPT
 
 
 def _judge(spec: Spec) -> Spec:

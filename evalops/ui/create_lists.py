@@ -13,7 +13,7 @@ KEPT: Final = object()
 """Of a value that a field cannot show as it is: it stays as it is."""
 
 _BOUND = {"min", "max", "on"}
-_BREAK = re.compile("[\r\n]")
+BREAK = re.compile("[\r\n]")
 
 
 def number(text: str) -> int | float | str:
@@ -34,7 +34,7 @@ def number_text(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return KEPT
     if isinstance(value, str):
-        return value if isinstance(number(value), str) and value == value.strip() and not _BREAK.search(value) else KEPT
+        return value if isinstance(number(value), str) and value == value.strip() and not BREAK.search(value) else KEPT
     text = str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else repr(value)
     return text if number(text) == value else KEPT
 
@@ -53,7 +53,7 @@ def labels(spec: Mapping[str, Any]) -> Any:
 
 
 def _are_lines(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) and not _BREAK.search(each) for each in value)
+    return isinstance(value, list) and all(isinstance(each, str) and not BREAK.search(each) for each in value)
 
 
 def write_labels(spec: dict[str, Any], rows: Sequence[Any]) -> None:
@@ -108,7 +108,7 @@ def write_thresholds(spec: dict[str, Any], rows: Sequence[Any]) -> None:
 
 
 def _is_simple(metric: Any, bound: Any) -> bool:
-    if metric == NO_REGRESSION or not isinstance(bound, dict) or not set(bound) <= _BOUND or _BREAK.search(metric):
+    if metric == NO_REGRESSION or not isinstance(bound, dict) or not set(bound) <= _BOUND or BREAK.search(metric):
         return False
     is_known = bound.get("on", "estimate") in ("estimate", "lower", "upper")
     return bool(metric) and is_known and all(number_text(bound.get(each)) is not KEPT for each in ("min", "max"))

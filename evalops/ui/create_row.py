@@ -54,7 +54,7 @@ def _rows(project: Project, spec: Mapping[str, Any]) -> Iterator[Row]:
     if isinstance(value, dict) and isinstance(rows := value.get("rows"), list):
         return (Row(place, place + 1, each) for place, each in enumerate(rows) if isinstance(each, dict))
     if isinstance(value, dict) and isinstance(digest := value.get("sha256"), str):
-        kept = sources.kept(project, digest) if digest.isalnum() else None
+        kept = sources.kept(project, digest)
         return dataset.read(partial(project.open, kept), kept) if kept else iter(())
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or not path:

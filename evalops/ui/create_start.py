@@ -25,20 +25,14 @@ def of_dataset(project: Project, path: str, type_: Type) -> dict[str, Any]:
     source = sources.find(project, path)
     found = survey(islice(dataset.read(source.open, source.path), MOST_ROWS))
     name = PurePosixPath(path).stem if path.endswith((".jsonl", ".csv", ".parquet")) else path
-    spec = sketch.of_columns(name, path, found)
-    if type_ is not Type.CLASSIFY:
-        spec = _as_score(spec, found) if type_ is Type.SCORE else _as_compare(spec, found)
-    return _named(project, spec)
+    return _named(project, _typed(sketch.of_columns(name, path, found), type_, found))
 
 
 def of_upload(project: Project, file: str, digest: str, type_: Type) -> dict[str, Any]:
     """A spec over a file that Together has, of which a copy is here. Raises EvalopsError."""
     path = sources.kept(project, digest) or f"{sources.KEPT}/{digest}.jsonl"
     found = survey(islice(dataset.read(lambda: project.open(path), path), MOST_ROWS))
-    spec = sketch.of_upload(file, file, digest, found)
-    if type_ is not Type.CLASSIFY:
-        spec = _as_score(spec, found) if type_ is Type.SCORE else _as_compare(spec, found)
-    return _named(project, spec)
+    return _named(project, _typed(sketch.of_upload(file, file, digest, found), type_, found))
 
 
 def _named(project: Project, spec: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +56,16 @@ def place(project: Project, name: str) -> str:
     globs = project.settings.specs
     folders = ["", *(each[: each.find("*")].rpartition("/")[0] + "/" for each in globs if "*" in each)]
     return next((f"{each}{name}.yaml" for each in folders if matching([f"{each}{name}.yaml"], globs)), f"{name}.yaml")
+
+
+def _typed(spec: dict[str, Any], type_: Type, found: Survey) -> dict[str, Any]:
+    """What is suggested for a type, from what is for classify."""
+    match type_:
+        case Type.SCORE:
+            return _as_score(spec, found)
+        case Type.COMPARE:
+            return _as_compare(spec, found)
+    return spec
 
 
 def _as_score(spec: dict[str, Any], found: Survey) -> dict[str, Any]:

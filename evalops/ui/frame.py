@@ -14,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from evalops import api
-from evalops.errors import EvalopsError
+from evalops.errors import Diagnostic, EvalopsError
 from evalops.project import Project
+from evalops.server.body import read
 from evalops.server.problem import Problem
 from evalops.views import html_, json_
 from evalops.views import text as words
+from evalops.views.safe import safe
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 160  # characters of a line with a problem
@@ -121,6 +123,12 @@ class Site:
         return found
 
 
+def harmless(problem: Diagnostic) -> dict[str, Any]:
+    """A problem in its machine form, for a script that puts it into a page as it is."""
+    found = json_.diagnostic(problem)
+    return found | {each: safe(found[each]) if found[each] else None for each in ("message", "hint", "path")}
+
+
 def review_of(address: str) -> str:
     """The path of the page with the result at an address."""
     return f"/evaluations/{quoted(address)}"
@@ -142,14 +150,10 @@ def quoted(address: str) -> str:
 
 
 async def fields(request: Request) -> dict[str, list[str]]:
-    """The fields of a form. Raises Problem where there is more than a form has."""
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > LARGEST_FORM:
-            raise Problem(413, f"a form has at most {LARGEST_FORM >> 20} MiB")
+    """The fields of a form. Raises Problem where there is more than a form has, or it does not come."""
+    data = await read(request, LARGEST_FORM)
     try:
-        return parse_qs(body.decode(), keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS)
+        return parse_qs(data.decode(), keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS)
     except ValueError:
         raise Problem(400, "this is no form that can be read") from None
 

@@ -78,26 +78,10 @@ def _page(
 
 def _local(site: Site) -> list[Json]:
     """The jobs of the store on this machine, newest first, with the addresses whose lock entries name them."""
-    held: dict[str, list[str]] = {}
-    for lock in site.project.locks()[0].values():
-        for entry in lock.entries.values():
-            if entry.provider == LOCAL and entry.job:
-                held.setdefault(entry.job, []).append(entry.address)
-    with closing(open_provider(LOCAL, site.project)) as provider:
-        found = provider.list().jobs[:MOST]
-    return [
-        {
-            "job": each.id,
-            "type": None,
-            "status": each.status.value,
-            "provider_status": each.provider_status,
-            "created_at": each.created_at,
-            "finished_at": each.finished_at,
-            "message": each.message,
-            "addresses": sorted(held.get(each.id, [])),
-        }
-        for each in found
-    ]
+    project = site.project
+    held = remote.holders(project, LOCAL)
+    with closing(open_provider(LOCAL, project)) as provider:
+        return [remote.brief(each, held) for each in provider.list().jobs[:MOST]]
 
 
 def _import(site: Site, request: Request, form: Mapping[str, Sequence[str]]) -> Response:

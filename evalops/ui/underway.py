@@ -190,14 +190,14 @@ class Underway:
         return Look(key=f"{self._id}.{phase}.{number}", phase=phase, lines=found, **more)
 
     def _of_run(self, run: _Run) -> list[Line]:
-        found = []
+        found, project = [], self._site.project
         for change in run.changes:
             if change["action"] not in WORK:
                 continue
             address = change["address"]
             line = Line(address=address, status="waiting")
             if address in run.moves:
-                line = moved(line, run.moves[address], self._counts(run.moves[address].job))
+                line = moved(line, run.moves[address], _counts(project, run.moves[address].job))
             if address in run.over:
                 job = run.over[address].job
                 line = replace(line, status=job.status.value, note=job.message or "")
@@ -228,12 +228,13 @@ class Underway:
                 total = entry.dataset.get("rows")
                 line = Line(address=entry.address, status="under way", total=total)
                 is_counted = entry.provider == COUNTED and entry.job
-                found.append(counted(line, self._counts(entry.job or "")) if is_counted else line)
+                found.append(counted(line, _counts(project, entry.job or "")) if is_counted else line)
         return found
 
-    def _counts(self, job: str) -> Counts:
-        with closing(open_provider(COUNTED, Project(self._site.root))) as provider:
-            return cast(_Counted, provider).counts(job)
+
+def _counts(project: Project, job: str) -> Counts:
+    with closing(open_provider(COUNTED, project)) as provider:
+        return cast(_Counted, provider).counts(job)
 
 
 def _carrying(project: api.Project, plan: api.Plan, run: _Run, *, retry_failed: bool) -> Callable[[], None]:
