@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -352,14 +352,11 @@ def _planned(
 ) -> tuple[Json, tuple[str, ...] | None]:
     """A plan's machine form, and the files that it was made from."""
     from evalops import planning
+    from evalops.providers import Providers
     from evalops.views import json_
 
-    providers = planning.open_providers(project) if refresh else None
-    try:
-        planned = planning.make(project, selection, options=options, providers=providers)
-    finally:
-        for provider in (providers or {}).values():
-            provider.close()
+    with closing(Providers(project)) as providers:
+        planned = planning.make(project, selection, options=options, providers=providers if refresh else None)
     return json_.plan(planned.plan, planned.warnings, project.kept_text, project.trusted), planned.files
 
 

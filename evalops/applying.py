@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from evalops.once import Once
 from evalops.plan import Action, Change, Options, Plan
 from evalops.planning import Planned, Selection
 from evalops.project import Project
+from evalops.providers import Providers
 from evalops.providers.base import Provider
 
 Saved = Sequence[Mapping[str, Any]]  # the changes of a plan in its machine form
@@ -55,16 +56,14 @@ class Outcome:
 
 
 @contextmanager
-def begun(project: Project) -> Iterator[tuple[dict[str, Provider], Journal]]:
+def begun(project: Project) -> Iterator[tuple[Mapping[str, Provider], Journal]]:
     """Holds the apply lock, with the providers and the journal open. Raises EvalopsError where another has it."""
-    with project.apply_lock():
-        providers = planning.open_providers(project)
-        try:
-            with Journal.open(project.state / planning.JOURNAL, clock=planning.clock(providers)) as journal:
-                yield providers, journal
-        finally:
-            for provider in providers.values():
-                provider.close()
+    with (
+        project.apply_lock(),
+        closing(Providers(project)) as providers,
+        Journal.open(project.state / planning.JOURNAL, clock=planning.clock(providers.opened)) as journal,
+    ):
+        yield providers, journal
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Once:
 
     def recover(self) -> None:
         """Looks for what earlier requests left open."""
-        for provider in self.providers.values():
+        for provider in self._known().values():
             try:
                 self.look(provider)
             except EvalopsError as error:
@@ -227,8 +227,13 @@ class Once:
             if each.job and each.state in (State.CREATED, State.ADOPTED, State.LOCKED)
         }
 
+    def _known(self) -> dict[str, Provider]:
+        """The providers that the journal knows of."""
+        names = {each.key.provider for each in self.journal.intents.values()}
+        return {name: self.providers[name] for name in self.providers if name in names}
+
     def _mine(self) -> Iterator[Intent]:
-        origins = {name: provider.origin for name, provider in self.providers.items()}
+        origins = {name: provider.origin for name, provider in self._known().items()}
         for each in self.journal.intents.values():
             if each.key.provider in origins and each.key.origin == origins[each.key.provider]:
                 yield each

@@ -16,7 +16,6 @@ from evalops.once import Once
 from evalops.plan import Denial, Estimate, Estimator, Known, Options, Plan, Wanted
 from evalops.policy import Breach, Policy
 from evalops.project import Project
-from evalops.providers import PROVIDERS, open_provider
 from evalops.providers.base import Job, Provider
 from evalops.settings import Settings
 
@@ -145,15 +144,17 @@ def _notes(made: Plan, locks: Mapping[str, Lock], settings: Settings) -> Iterato
     yield from estimate.stale(settings, models, datetime.now(UTC).date())
 
 
-def open_providers(project: Project) -> dict[str, Provider]:
-    """Every provider that is installed. Opening one asks nobody and reads no secret."""
-    return {name: open_provider(name, project) for name in PROVIDERS}
+def clock(opened: Callable[[], Iterable[Provider]]) -> Callable[[], datetime]:
+    """The clock for the journal: that of the service which is paid, as its list of jobs has it. Ours may be wrong.
 
+    `opened` tells which providers there are by then.
+    """
 
-def clock(providers: Mapping[str, Provider]) -> Callable[[], datetime]:
-    """The clock for the journal: that of the service which is paid, as its list of jobs has it. Ours may be wrong."""
-    paid = [each for each in providers.values() if not each.is_repeatable]
-    return paid[0].time if paid else lambda: datetime.now(UTC)
+    def time() -> datetime:
+        paid = (each for each in opened() if not each.is_repeatable)
+        return next((each.time() for each in paid), datetime.now(UTC))
+
+    return time
 
 
 def recover(project: Project, providers: Mapping[str, Provider], journal: Journal) -> Once:
@@ -202,14 +203,15 @@ def _jobs(
     done = {each.fingerprint for each in entries if each.status is Status.COMPLETED}
     asked = [each for each in wanted if each.identity.fingerprint not in done or each.evaluation.address in rerun]
     addresses = {each.evaluation.address for each in wanted}
-    for name, provider in providers.items():
+    for name in providers:
         held = {
             each.job: each
             for each in entries
             if each.provider == name and each.job and each.status.is_open and each.address in addresses
         }
         own = [each for each in asked if each.evaluation.provider == name]
-        jobs += _known(provider, own, held, once)
+        if own or held:
+            jobs += _known(providers[name], own, held, once)
     return jobs
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from typing import Protocol, cast
 
 from evalops.plan import Action, Change, Estimate, Estimator, Plan
 from evalops.project import Project
-from evalops.providers import open_provider
+from evalops.providers import Providers
 from evalops.providers.base import Left, Provider, Request
 
 BY_ROW = frozenset({"patronus"})  # services without jobs: whoever waits makes the calls
@@ -64,8 +64,8 @@ def _priced(
     project: Project, plan: Plan, providers: Mapping[str, Provider] | None, estimate: Estimator
 ) -> Iterator[Change]:
     seen: set[str] = set()  # addresses with the same work share a job, and the first one pays
-    with ExitStack() as stack:
-        opened: dict[str, Provider] = dict(providers or {})
+    with closing(Providers(project)) as own:
+        opened = providers or own
         for change in plan.changes:
             job = f"{change.fingerprint}-{change.generation}" if _is_ours(change) else goes_on(change)
             if job is None or job in seen or change.wanted is None:
@@ -73,8 +73,6 @@ def _priced(
                 continue
             seen.add(job)
             name = change.wanted.evaluation.provider
-            if name not in opened:
-                opened[name] = stack.enter_context(closing(open_provider(name, project)))
             request = opened[name].request(*change.wanted, change.generation)
             if name == HERE:
                 yield change if cast(_Here, opened[name]).has(request) else _anew(change, estimate(change.wanted))

@@ -386,7 +386,7 @@ def _apply(root: Path, points: Points, schedule: Schedule, options: Mapping[str,
     lost: list[tuple[int, bytes]] = []
     torn = schedule.seed % 97 / 97  # how much of a record is there when a crash is in the middle of it
     append = partial(_append, points, torn, lost if mutant == "no-fsync" else None)
-    clock = planning.clock(providers) if mutant != "own-clock" else lambda: datetime.fromtimestamp(now(), UTC)
+    clock = planning.clock(providers.values) if mutant != "own-clock" else lambda: datetime.fromtimestamp(now(), UTC)
     try:
         with project.apply_lock():
             folder = root / ".evalops" / planning.JOURNAL

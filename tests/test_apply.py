@@ -19,6 +19,7 @@ from model_server import Config, Server, serve
 from evalops import apply, planning
 from evalops.journal import Journal
 from evalops.lock import Lock
+from evalops.providers import Providers
 from evalops.providers.base import Provider
 
 CANARY = "sk-Canary-0815-4711"
@@ -563,7 +564,7 @@ class Watched:
 
 def carry_out(folder: Folder, what: str, then: Callable[[], object]) -> apply.Applied:
     """An apply in which something happens just before the provider does `what`."""
-    providers = planning.open_providers(folder.project)
+    providers = Providers(folder.project)
     journal = Journal.open(folder.project.state / planning.JOURNAL)
     once = planning.recover(folder.project, providers, journal)
     planned = planning.make(folder.project, providers=providers, once=once)
@@ -572,8 +573,7 @@ def carry_out(folder: Folder, what: str, then: Callable[[], object]) -> apply.Ap
         return apply.carry_out(folder.project, planned.plan, planned.locks, watched, lambda address, event: None, once)
     finally:
         journal.close()
-        for provider in providers.values():
-            provider.close()
+        providers.close()
 
 
 def test_a_dataset_that_changes_before_it_is_graded_leaves_the_job_open(folder: Folder, calls: Calls) -> None:

@@ -49,7 +49,7 @@ class Bench:
     def _start(self) -> None:
         self.provider = Together(self.project, lambda *args, **more: Client(*args, **more, sleep=lambda seconds: None))
         providers = {"together": self.provider}
-        self.journal = Journal.open(self.project.state / planning.JOURNAL, clock=planning.clock(providers))
+        self.journal = Journal.open(self.project.state / planning.JOURNAL, clock=planning.clock(providers.values))
         self.once = Once(journal=self.journal, providers=providers, claimed=set())
 
     def again(self) -> Bench:

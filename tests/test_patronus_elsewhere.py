@@ -106,9 +106,7 @@ def test_our_own_experiment_is_known_by_the_keys_of_its_rows(
     assert other.summary("tone")["label_counts"] == folder.summary()["label_counts"]
 
 
-def test_what_a_service_says_of_an_experiment_is_no_field_of_its_spec(
-    folder: Folder, service: PatronusService
-) -> None:
+def test_what_a_service_says_of_an_experiment_is_no_field_of_its_spec(folder: Folder, service: PatronusService) -> None:
     experiment = theirs(service, truths(12))
     service.experiments[experiment]["created_at"] = "2026-01-01\ntags: [theirs]"
     assert folder.run(*IMPORT, experiment).code == 0

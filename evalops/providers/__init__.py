@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,3 +31,33 @@ def open_provider(name: str, project: Project) -> Provider:
         )
     provider: Provider = import_module(PROVIDERS[name]).open_provider(project)
     return provider
+
+
+class Providers(Mapping[str, "Provider"]):
+    """Every provider, by name. Each is opened when it is first asked for, which asks nobody and reads no secret."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._opened: dict[str, Provider] = {}
+
+    def __getitem__(self, name: str) -> Provider:
+        if name not in PROVIDERS:
+            raise KeyError(name)
+        if name not in self._opened:
+            self._opened[name] = open_provider(name, self._project)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PROVIDERS)
+
+    def __len__(self) -> int:
+        return len(PROVIDERS)
+
+    def opened(self) -> list[Provider]:
+        """Those that were asked for."""
+        return list(self._opened.values())
+
+    def close(self) -> None:
+        """Ends what they have open."""
+        for provider in self._opened.values():
+            provider.close()
