@@ -262,6 +262,7 @@ def words(text: str | None) -> set[str]:
 HOMES = {
     "yaml": {"document", "layout", "importers.source"},
     "jsonschema": {"schema", "evaluators.shape"},  # our own documents; a schema that stands in a spec
+    "jsonschema_rs": {"schema"},
     "referencing": {"evaluators.shape"},  # of jsonschema
     "regex": {"evaluators.pattern"},
     "sacrebleu": {"evaluators.overlap"},
@@ -289,6 +290,7 @@ HOMES = {
 # Slow to import, so only where they are needed: inside a function.
 HEAVY = {
     "jsonschema",
+    "jsonschema_rs",
     "deepdiff",
     "numpy",
     "scipy",
@@ -337,7 +339,7 @@ def test_the_dependencies_are_the_libraries_in_use() -> None:
     required = re.findall(
         r'^    "([A-Za-z0-9-]+)>=', text.split("dependencies = [", 1)[1].split("]", 1)[0], re.MULTILINE
     )
-    assert {name.lower().removeprefix("py") for name in required} == set(HOMES) - {
+    assert {name.lower().removeprefix("py").replace("-", "_") for name in required} == set(HOMES) - {
         "yarl",
         "h11",
         "referencing",
@@ -365,6 +367,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 LATE = [
     "yaml",
     "jsonschema",
+    "jsonschema_rs",
     "jinja2",
     "rich",
     "scipy",

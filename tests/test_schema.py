@@ -103,9 +103,9 @@ VALID = [
     *(("lock", json.loads(path.read_text(encoding="utf-8"))) for path in sorted(SPECS.glob("*.lock"))),
     *(("project", {"version": 1, key: value}) for key, each in EXAMPLES for value in each.get("examples", ())),
 ]  # fmt: skip
-SCALARS = st.none() | st.booleans() | st.integers(-3, 2000) | st.sampled_from([0.5, 1.0, -1.5, 3e9])
+SCALARS = st.none() | st.booleans() | st.integers(-3, 2000) | st.sampled_from([0.5, 1.0, -1.5, 3e9, 10**30, -0.0])
 TEXTS: Any = st.sampled_from(
-    ["", "a", "response", "classify", "score", "local", "x y", "1", "ä" * 101, "0" * 64, "lower"]
+    ["", "a", "response", "classify", "score", "local", "x y", "1", "ä" * 101, "0" * 64, "lower", "\ud800", "\u0661"]
 )
 VALUES = st.recursive(
     SCALARS | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=4
@@ -147,6 +147,14 @@ def mutated(draw: st.DrawFn) -> tuple[str, Any]:
 def test_a_check_finds_something_exactly_where_jsonschema_does(case: tuple[str, Any]) -> None:
     name, value = case
     assert (schema.check(value, File("a"), name) == []) == oracle(name).is_valid(value)
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(0x21)), "\x7f", "\x85", "\xa0", "\u1680", "\u2028", "\ufeff"])
+def test_no_odd_blank_is_in_an_origin(character: str) -> None:
+    value = {"version": 1, "credentials": {"key": {"env": "KEY", "origins": [f"https://a{character}b.example"]}}}
+    is_valid = schema.check(value, File("a"), "project") == []
+    assert is_valid == oracle("project").is_valid(value)
+    assert not (is_valid and character.isspace())
 
 
 # --- what a violation is called ---
