@@ -13,6 +13,7 @@ from evalops.errors import Diagnostic, EvalopsError, Mark, has_errors
 from evalops.patronus import Patronus
 from evalops.settings import Settings
 
+_OF_EVERY_SPEC = ("version", "name", "type", "dataset")
 NO_REGRESSION = "no_regression"  # among the thresholds, and no metric
 ReadText = Callable[[str], str]  # a path in the project -> its text; raises EvalopsError
 
@@ -264,6 +265,8 @@ class Evaluation:
 
 def load(document: Document, settings: Settings, read_text: ReadText) -> tuple[list[Evaluation], list[Diagnostic]]:
     """The evaluations of one document, and what is wrong with it; with errors, no evaluation."""
+    if _is_foreign(document.value):
+        return [], [_foreign(document)]
     value, layers = _with_defaults(document, settings)
     problems = schema.check(value, Places(tuple(layers)), "spec")
     if isinstance(value, dict) and "matrix" in value:
@@ -287,6 +290,24 @@ def load(document: Document, settings: Settings, read_text: ReadText) -> tuple[l
                 problems += error.diagnostics
     unique = list(dict.fromkeys(problems))
     return ([], unique) if has_errors(unique) else (evaluations, unique)
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether a document is another tool's: with keys that no spec has, and without those that every spec has."""
+    return (
+        isinstance(value, dict)
+        and value.keys().isdisjoint(_OF_EVERY_SPEC)
+        and not value.keys() <= schema.whole("spec")["properties"].keys()
+    )
+
+
+def _foreign(document: Document) -> Diagnostic:
+    return Diagnostic(
+        code="spec/foreign",
+        message="this is no spec: it has none of " + ", ".join(f"`{key}`" for key in _OF_EVERY_SPEC),
+        mark=document.mark(),
+        hint='look for specs in a folder of their own, with `specs: ["evals/**/*.yaml"]` in evalops.yaml',
+    )
 
 
 def _with_defaults(document: Document, settings: Settings) -> tuple[Any, list[Layer]]:
