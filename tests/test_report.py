@@ -196,12 +196,13 @@ def written(here: Repository, form: str) -> bytes:
 
 
 def test_csv_has_the_rows_of_all_evaluations(here: Repository) -> None:
-    hurt = [{**row, "other": ("=1+1", "+1", "-1", "@a", "\t=1")[place % 5]} for place, row in enumerate(rows())]
+    formulas = ["=1+1", "+1", "-1", "@a", "\t=1", "＝1+1"]
+    hurt = [{**row, "other": formulas[place % 6]} for place, row in enumerate(rows())]
     here.folder.rows(hurt)
     found = list(csv.DictReader(io.StringIO(written(here, "csv").decode())))
     assert len(found) == 180 and [each["address"] for each in found[::60]] == ["duel", "grade", "tone"]
     assert [each["row"] for each in found[:3]] == ["1", "2", "3"]
-    assert {each["source.other"] for each in found} == {"'=1+1", "'+1", "'-1", "'@a", "'\t=1"}
+    assert {each["source.other"] for each in found} == {f"'{formula}" for formula in formulas}
     tone = [each for each in found if each["address"] == "tone"]
     assert [each["verdict"] for each in tone] == [row["poor"] for row in rows()]
     assert {each["before"] for each in found[:60]} == {""} and tone[1]["before"] == "polite"

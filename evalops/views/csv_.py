@@ -42,6 +42,7 @@ def columns(report: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # how a formula begins, full-width forms included
 _FIRST = ("key", "status", "verdict", "passed", "problem", "reason", "gold", "agrees", "before", "moved")
 
 
@@ -70,7 +71,7 @@ def _cell(value: Any) -> Any:
     """A value as a cell that no spreadsheet takes for a formula."""
     if isinstance(value, dict | list | bool):
         value = json.dumps(value, ensure_ascii=False)
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def _line(cells: list[Any]) -> str:
