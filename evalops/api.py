@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from evalops.apply import Stop
     from evalops.applying import Asked, Outcome
-    from evalops.lock import Lock
+    from evalops.lock import Entry, Lock
     from evalops.plan import Options
     from evalops.planning import Selection
     from evalops.providers.base import Event
@@ -252,13 +252,7 @@ class Project:
         >>> [row["source"]["reply"] for row in project.rows("tone", failed=True)]
         ['Read the rules.']
         """
-        from evalops import rows
-        from evalops.views import json_
-
-        project = self._folder
-        entry = project.entry(address)
-        found = rows.chosen(rows.of(project, entry), status=status, verdict=verdict, failed=failed)
-        return (json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "") for each in found)
+        return _rows(self._folder, self._folder.entry(address), status=status, verdict=verdict, failed=failed)
 
     def frame(self, address: str, *, status: str | None = None, verdict: Any = None, failed: bool = False) -> DataFrame:
         """The rows as a pandas DataFrame, one column for each value: `key`, `source.COLUMN`, `verdict.value` …
@@ -345,6 +339,15 @@ def is_meant(address: str, selectors: Sequence[str]) -> bool:
 
 def _several(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _rows(project: folders.Project, entry: Entry, **chosen: Any) -> Iterator[Json]:
+    from evalops import rows
+    from evalops.views import json_
+
+    with rows.opened(project, entry) as found:
+        for each in rows.chosen(found, **chosen):
+            yield json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "")
 
 
 def _planned(

@@ -90,26 +90,28 @@ def _evaluation(project: Project, entry: Entry) -> Evaluation:
 
 def _results(project: Project, entry: Entry, evaluation: Evaluation, mark: str) -> Iterator[dict[str, Any] | None]:
     """Each row's result as the service takes it, None for a row without a verdict."""
-    for position, row in enumerate(rows.of(project, entry)):
-        verdict = row.verdict
-        if verdict.status is not VerdictStatus.SCORED:
-            yield None
-            continue
-        is_label = evaluation.type is Type.CLASSIFY
-        value = {
-            "evaluator_id": EVALUATOR,
-            "criteria": entry.address,
-            "log_id": wire.log_id(f"export-{mark}", position),
-            "pass": _passes(evaluation, verdict.value),
-            "score": None if is_label else verdict.value,
-            "text_output": str(verdict.value) if is_label else None,
-            "explanation": verdict.feedback,
-            "dataset_id": evaluation.dataset.path or None,
-            "dataset_sample_id": row.key,
-            "created_at": entry.finished_at,
-            "tags": {wire.MARK: mark},
-        }
-        yield {name: each for name, each in value.items() if each is not None}
+    with rows.opened(project, entry) as found:
+        for position, row in enumerate(found):
+            is_scored = row.verdict.status is VerdictStatus.SCORED
+            yield _result(entry, evaluation, mark, position, row) if is_scored else None
+
+
+def _result(entry: Entry, evaluation: Evaluation, mark: str, position: int, row: rows.Judged) -> dict[str, Any]:
+    is_label, verdict = evaluation.type is Type.CLASSIFY, row.verdict
+    value = {
+        "evaluator_id": EVALUATOR,
+        "criteria": entry.address,
+        "log_id": wire.log_id(f"export-{mark}", position),
+        "pass": _passes(evaluation, verdict.value),
+        "score": None if is_label else verdict.value,
+        "text_output": str(verdict.value) if is_label else None,
+        "explanation": verdict.feedback,
+        "dataset_id": evaluation.dataset.path or None,
+        "dataset_sample_id": row.key,
+        "created_at": entry.finished_at,
+        "tags": {wire.MARK: mark},
+    }
+    return {name: each for name, each in value.items() if each is not None}
 
 
 def _passes(evaluation: Evaluation, value: Any) -> bool | None:

@@ -34,10 +34,15 @@ class Judged(NamedTuple):
     failed: bool | None
 
 
-def of(project: Project, entry: Entry) -> Iterator[Judged]:
-    """The rows of an entry's job in the order of the dataset. Raises EvalopsError where they are not here."""
+@contextlib.contextmanager
+def opened(project: Project, entry: Entry) -> Iterator[Iterator[Judged]]:
+    """The rows of an entry's job in the order of the dataset, for as long as its provider is open.
+
+    To ask for the first raises EvalopsError where they are not here.
+    """
+    # No generator of its own: one that is left unfinished would close a store in whatever thread it is collected.
     with contextlib.closing(open_provider(entry.provider, project)) as provider:
-        yield from joined(entry, provider, _wanted(project, entry))
+        yield joined(entry, provider, _wanted(project, entry))
 
 
 def joined(entry: Entry, provider: Provider, wanted: Wanted | None) -> Iterator[Judged]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import gc
 import itertools
 import json
 import signal
@@ -130,6 +131,27 @@ def test_without_its_spec_nobody_says_which_rows_failed(folder: Folder, project:
     with pytest.raises(EvalopsError) as raised:
         list(project.rows("tone", failed=True))
     assert [each.code for each in raised.value.diagnostics] == ["rows/no-spec"]
+
+
+def test_rows_that_end_in_an_error_close_their_store_in_the_thread_that_opened_it(
+    folder: Folder, project: Project
+) -> None:
+    project.apply(yes=True)
+    (folder.root / "tone.yaml").rename(folder.root / "tone.txt")
+    kept: list[EvalopsError] = []  # a traceback holds all that was under way
+
+    def look() -> None:
+        try:
+            list(project.rows("tone", failed=True))
+        except EvalopsError as error:
+            kept.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert len(kept) == 1
+    kept.clear()
+    gc.collect()  # what sqlite refuses here fails the test
 
 
 def test_each_call_reads_the_folder_as_it_is_then(folder: Folder, project: Project) -> None:

@@ -149,8 +149,8 @@ def _failing(project: Project, entry: Entry) -> list[dict[str, Any]]:
     from evalops.views import json_
 
     try:
-        failed = (each for each in rows.of(project, entry) if each.failed)
-        first = list(itertools.islice(failed, MOST))
+        with rows.opened(project, entry) as found:
+            first = list(itertools.islice((each for each in found if each.failed), MOST))
     except EvalopsError:
         return []
     return [json_.row(each.key, each.source, each.verdict, each.detail, entry.job or "") for each in first]
