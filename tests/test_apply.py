@@ -664,6 +664,7 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(
     assert folder.summary()["scored"] == 150
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(folder: Folder, server: Server) -> None:
     server.config = Config(faults={"hang": 1.0})
     folder.spec()
@@ -697,9 +698,7 @@ def test_one_apply_at_a_time_and_the_other_names_it(folder: Folder, server: Serv
     folder.spec()
     process = folder.start()
     until(lambda: server.ledger.requests >= 1)
-    started = time.monotonic()
-    done = folder.apply()
-    assert time.monotonic() - started < 1
+    done = folder.apply()  # the other one has no end
     assert done.code == 5 and str(process.pid) in done.err
     assert folder.run("plan").code == 0  # only apply waits for apply
     process.kill()

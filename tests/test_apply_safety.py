@@ -245,6 +245,7 @@ def test_an_upload_that_is_there_is_used(home: Home, tmp_path: Path) -> None:
 # --- an apply that waits ---
 
 
+@pytest.mark.slow
 def test_who_waits_finds_what_was_lost(home: Home) -> None:
     """A job whose answer was lost is in no list yet: it is found and collected by the apply that sent it."""
     home.service.behave(Behaviour(create=["502+"], pending=True, lag=1.0))
@@ -257,6 +258,7 @@ def test_who_waits_finds_what_was_lost(home: Home) -> None:
     assert home.service.asked["create"] == len(home.service.ledger) == 2
 
 
+@pytest.mark.slow
 def test_who_waits_finds_what_an_earlier_apply_lost(home: Home) -> None:
     home.service.behave(Behaviour(create=["502+"], pending=True, lag=1.0))
     assert home.apply("--no-wait") == Exit.UNKNOWN_OUTCOME and len(home.entries()) == 1
@@ -283,6 +285,7 @@ def test_who_waits_sends_again_what_was_never_there(home: Home) -> None:
     assert home.service.asked["create"] == 3 and set(home.works().values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_doubt_is_not_waited_for(home: Home) -> None:
     """Neither beyond the time that was given, nor when nothing else is waited for."""
     home.service.behave(Behaviour(create=["502+"], pending=True, lag=600))
@@ -371,6 +374,7 @@ def test_jobs_of_others_are_left_alone(home: Home, others: int) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [{"cut": 10}, {"order": "oldest"}])
 def test_a_list_that_does_not_reach_back_proves_nothing(home: Home, behaviour: dict[str, Any]) -> None:
     home.service.reset(Behaviour(), others=120)
@@ -591,6 +595,7 @@ def test_a_signal_leaves_the_jobs_that_are_waited_for_alone(home: Home, count: i
     assert home.apply() == Exit.OK and home.service.asked["create"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGINT, slowly(signal.SIGTERM)])
 def test_a_second_signal_waits_for_nothing(home: Home, second: signal.Signals) -> None:
     home.service.behave(Behaviour(create=["slow+"]))
@@ -623,6 +628,7 @@ def test_a_signal_lets_all_requests_in_flight_end(tmp_path: Path, service: Toget
     assert set(home.works().values()) == {1} and service.asked["create"] == 8
 
 
+@pytest.mark.slow
 def test_a_second_signal_waits_for_none_of_many(tmp_path: Path, service: TogetherService) -> None:
     home = Home(tmp_path / "project", service, 8)
     service.behave(Behaviour(create=["hang+"] * 4))

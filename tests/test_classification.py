@@ -41,6 +41,7 @@ def named(place: int) -> str:
     return {NONE: "(invalid)", OTHER: "(other)"}.get(place) or LABELS[place]
 
 
+@pytest.mark.slow
 @given(pairs)
 def test_everything_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     found = of(pairs)

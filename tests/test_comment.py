@@ -201,6 +201,7 @@ def test_a_project_in_step_has_a_short_comment(tmp_path: Path) -> None:
     assert len(text) < 400 and "1 the same" in text and "No gate fails" in text
 
 
+@pytest.mark.slow
 def test_hostile_rows_labels_and_entries_stay_text(tmp_path: Path) -> None:
     made = Repository.make(tmp_path / "project")
     labels = list(dict.fromkeys(" ".join(text.split())[:150] for text in HOSTILE[:14] if text.strip()))

@@ -84,6 +84,7 @@ def crash_once(tmp_path: Path, server: Process, rows: int) -> None:
     assert folder.actions() == {"tone": "noop"}
 
 
+@pytest.mark.slow
 def test_a_killed_apply_goes_on(tmp_path: Path, server: Process) -> None:
     crash_once(tmp_path, server, 300)
 

@@ -237,6 +237,7 @@ class TestServer:
         assert key.reveal() not in repr(fleet.endpoints)
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 class TestFleet:
     def test_a_server_that_died_is_started_again_where_it_was(self, model: Path) -> None:

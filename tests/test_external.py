@@ -60,6 +60,7 @@ async def serve_and_apply(project: Path) -> tuple[int, str]:
         return code, key
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_the_embedded_server_as_an_external_endpoint(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -58,6 +58,7 @@ def faults(root: Path, rows: int) -> None:
         assert server.ledger.requests == before  # an invalid row is a result, not something to try again
 
 
+@pytest.mark.slow
 def test_a_bad_endpoint_is_survived_and_counted(tmp_path: Path) -> None:
     faults(tmp_path, 200)
 
@@ -146,6 +147,7 @@ def test_what_no_row_can_mend_is_said_at_once(tmp_path: Path, config: Config, wo
     assert all(word in message for word in words), message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [("hang", "gave no answer within 0"), ("drop", "closed the connection"), ("garbage", "not JSON")],

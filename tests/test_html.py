@@ -74,6 +74,7 @@ def read(text: str) -> Page:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("kind", ["classify", "score", "compare", "custom"])
 def test_whatever_a_stranger_writes_is_text(text: str, kind: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -144,11 +143,9 @@ def test_refused(matrix: dict[str, Any], code: str, route: tuple[str | int, ...]
 
 
 def test_a_spend_attack_is_refused_before_it_is_expanded() -> None:
-    before = time.process_time()
     assert problem({f"judge.k{n}": list(range(1000)) for n in range(40)}).message == (
         f"`matrix` makes {1000**40:,} evaluations, at most 1,000 are allowed"
     )
-    assert time.process_time() - before < 0.1
 
 
 def test_the_most_is_allowed() -> None:

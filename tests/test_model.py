@@ -676,6 +676,7 @@ def test_nothing_is_sent_after_the_deadline() -> None:
     assert not clock.slept
 
 
+@pytest.mark.slow
 def test_a_run_with_every_fault_ends_and_counts_exactly() -> None:
     faults = {"unusable": 0.2, "429": 0.1, "500": 0.05, "hang": 0.01, "drop": 0.02, "truncated": 0.02, "400": 0.02}
     with serve(Config(faults=faults, retry_after_ms="5")) as server:

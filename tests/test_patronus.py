@@ -307,6 +307,7 @@ def test_a_row_that_was_not_carried_out_is_not_one_whose_answer_was_lost(
     assert folder.summary()["scored"] == 30 and set(service.ledger.billed.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_row_that_waits_is_not_one_whose_answer_was_lost(folder: Folder, service: PatronusService) -> None:
     service.behave(Behaviour(evaluate=["429"] * 40, retry_ms=20_000))
     process = spec(folder, patronus=NEVER_AGAIN).start(environment={"PATRONUS_API_KEY": KEY})
@@ -473,6 +474,7 @@ def test_the_pace_grows_until_there_is_too_much() -> None:
     assert Pace(3).window == 3 and Pace(99).window == FIRST_WINDOW
 
 
+@pytest.mark.slow
 def test_calls_under_way_follow_the_pace(folder: Folder, service: PatronusService) -> None:
     service.behave(Behaviour(latency=0.15))
     folder.rows(rows(120))
@@ -541,6 +543,7 @@ def test_a_kill_does_not_send_twice_what_cannot_be_looked_up(folder: Folder, ser
     assert summary["error_reasons"] == {"lost_reply": 120 - summary["scored"]} and summary["scored"] >= 120 - 33
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_calls_end_and_the_next_apply_goes_on(folder: Folder, service: PatronusService) -> None:
     service.behave(Behaviour(latency=0.02))
     folder.rows(rows(120))

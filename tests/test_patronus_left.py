@@ -248,6 +248,7 @@ def test_nobody_else_goes_on_with_a_job(folder: Folder, service: PatronusService
     assert folder.run("apply", "--no-wait").code == Exit.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patronus", [NEVER_AGAIN, KEPT])
 def test_after_its_time_an_apply_ends_in_order(folder: Folder, service: PatronusService, patronus: Any) -> None:
     service.behave(Behaviour(latency=0.1))

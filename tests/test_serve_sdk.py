@@ -606,6 +606,7 @@ def test_bodies_that_are_no_request(http: httpx.Client, body: bytes) -> None:
 # --- tokens ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_accepted", [True, False])
 def test_tokens_of_external_models_stay_in_memory(tmp_path: Path, is_accepted: bool) -> None:
     answers: list[bytes] = []
@@ -642,6 +643,7 @@ def test_tokens_of_external_models_stay_in_memory(tmp_path: Path, is_accepted: b
         check()
 
 
+@pytest.mark.slow
 def test_a_job_whose_token_is_gone_says_so_after_a_restart(tmp_path: Path) -> None:
     with serve(Config(faults={"hang": 1.0})) as models:
         with (

@@ -518,6 +518,7 @@ def test_keys(tmp_path: Path) -> None:
 # --- clients that are slow or gone ---
 
 
+@pytest.mark.slow
 def test_slow_clients_hold_up_nobody(tmp_path: Path) -> None:
     heads = [b"GET /v1/fi", b"POST /v1/evaluation HTTP/1.1\r\n" + HOST + b"Content-Length: 1000\r\n\r\n{"]
     with serve() as models, served(tmp_path, model_url=models.url) as server, contextlib.ExitStack() as stack:

@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Any:
         yield Folder(tmp_path, server.url).settings().rows(truths(ROWS)).spec(judge={"num_workers": 2}), server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [("--timeout", "0.2s"), ("--no-wait",)])
 def test_an_apply_that_is_out_of_time_leaves_the_rest_to_the_next(
     folder: tuple[Folder, Server], option: tuple[str, ...]
@@ -40,6 +41,7 @@ def test_an_apply_that_is_out_of_time_leaves_the_rest_to_the_next(
     assert server.stats()["requests"] == ROWS and server.stats()["repeats"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_at_a_service_runs_on_without_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as models, served(tmp_path, model_url=models.url) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
