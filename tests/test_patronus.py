@@ -17,6 +17,7 @@ import pytest
 import yaml
 from apply_project import Folder
 from command import Done
+from patronus_project import at_patronus
 from patronus_service import KEY, Behaviour, PatronusService
 
 from evalops.patronus import Grader, Outcome, Patronus, combined, names, numbers
@@ -36,9 +37,7 @@ def service() -> Iterator[PatronusService]:
 
 @pytest.fixture
 def folder(tmp_path: Path, service: PatronusService, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("PATRONUS_API_KEY", KEY)
-    made = Folder(tmp_path / "project", service.url).settings(providers={"patronus": {"base_url": service.url}})
-    return made.rows(rows(30))
+    return at_patronus(tmp_path / "project", service, monkeypatch).rows(rows(30))
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from apply_project import Folder
 from command import Done
-from patronus_service import KEY, Behaviour, PatronusService
+from patronus_project import at_patronus
+from patronus_service import Behaviour, PatronusService
 from test_patronus_elsewhere import IMPORT, theirs
 
 from evalops.errors import Exit
@@ -26,9 +27,9 @@ def service() -> Iterator[PatronusService]:
 
 @pytest.fixture
 def folder(tmp_path: Path, service: PatronusService, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("PATRONUS_API_KEY", KEY)
-    made = Folder(tmp_path / "project", service.url).settings(providers={"patronus": {"base_url": service.url}})
-    return made.rows({"response": f"a{number} truth={'fail' if number % 4 == 0 else 'pass'}"} for number in range(20))
+    return at_patronus(tmp_path / "project", service, monkeypatch).rows(
+        {"response": f"a{number} truth={'fail' if number % 4 == 0 else 'pass'}"} for number in range(20)
+    )
 
 
 def spec(folder: Folder, **patronus: Any) -> Folder:

@@ -13,6 +13,7 @@ import yaml
 from apply_project import Folder, truths
 from model_server import Server, serve
 from patronus_api import PatronusAPI
+from patronus_project import settled
 from patronus_service import KEY, Behaviour, PatronusService
 
 
@@ -96,11 +97,7 @@ def test_our_own_experiment_is_known_by_the_keys_of_its_rows(
     }
     (folder.root / "tone.yaml").write_text(json.dumps(spec))
     folder.applied()
-    other = (
-        Folder(tmp_path / "other", folder.url)
-        .settings(providers={"patronus": {"base_url": service.url}})
-        .rows(truths(12))
-    )
+    other = settled(tmp_path / "other", service).rows(truths(12))
     done = other.run(*IMPORT, folder.entry()["job"])
     assert done.code == 0, done
     assert other.summary("tone")["label_counts"] == folder.summary()["label_counts"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from apply_project import Folder
-from patronus_service import KEY, Behaviour, PatronusService
+from patronus_project import at_patronus
+from patronus_service import Behaviour, PatronusService
 
 from evalops import api, catalog
 from evalops.errors import EvalopsError, Exit
@@ -33,9 +34,9 @@ def service() -> Iterator[PatronusService]:
 
 @pytest.fixture
 def folder(tmp_path: Path, service: PatronusService, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("PATRONUS_API_KEY", KEY)
-    made = Folder(tmp_path / "project", service.url).settings(providers={"patronus": {"base_url": service.url}})
-    return made.rows({"question": f"q{number}", "answer": f"a{number} truth=pass"} for number in range(30))
+    return at_patronus(tmp_path / "project", service, monkeypatch).rows(
+        {"question": f"q{number}", "answer": f"a{number} truth=pass"} for number in range(30)
+    )
 
 
 def spec(folder: Folder, name: str = "tone", **patronus: Any) -> Folder:

@@ -218,7 +218,7 @@ def test_a_stop_keeps_every_answered_row(tmp_path: Path, models: Server, number:
         server.process.send_signal(number)
         server.process.communicate(timeout=30)
     assert server.process.returncode == 0
-    assert "goes on at the next start" in server.stderr()
+    assert "goes on at the next start" in server.said()
     assert committed(server) == models.ledger.answers["ok"] == models.ledger.requests < 200
     models.config = Config()
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
@@ -235,7 +235,7 @@ def test_signals_again_and_again(tmp_path: Path, models: Server) -> None:
             server.process.send_signal(number)
         server.process.communicate(timeout=30)
     assert server.process.returncode == 0
-    assert "Traceback" not in server.stderr()
+    assert "Traceback" not in server.said()
     models.config = Config()
     with served(tmp_path, model_url=models.url) as server, Client(server) as client:
         assert len(client.completed(job)) == 100
@@ -253,7 +253,7 @@ def test_a_stop_waits_for_no_answer_that_does_not_come(tmp_path: Path) -> None:
                 began = time.monotonic()
                 assert server.stop() == 0
                 assert time.monotonic() - began < 20
-        assert "Traceback" not in server.stderr()
+        assert "Traceback" not in server.said()
         models.config = Config()
         with served(tmp_path, model_url=models.url) as server, Client(server) as client:
             assert len(client.completed(job)) == 50
@@ -351,7 +351,7 @@ def dataset_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]
     with serve() as models, served(folder, model_url=models.url) as server, Client(server) as client:
         yield client
         assert models.ledger.requests == 0  # no row of a broken dataset is bought
-        assert "Traceback" not in server.stderr()
+        assert "Traceback" not in server.said()
 
 
 @pytest.mark.slow
@@ -393,7 +393,7 @@ def test_a_full_disk_refuses_jobs_and_files(tmp_path: Path, models: Server) -> N
         assert len(client.completed(client.create(file))) == 5
         assert len(client.completed(client.create(client.upload(replies(3))))) == 3
         assert server.stop() == 0
-    assert "Traceback" not in server.stderr()
+    assert "Traceback" not in server.said()
 
 
 @pytest.fixture
@@ -427,7 +427,7 @@ def test_a_disk_without_room(small_disk: Path, models: Server, what: str) -> Non
         assert not list((server.store / "jobs").glob("*"))
         assert len(client.completed(client.create(file))) == 5
         assert server.stop() == 0
-    assert "Traceback" not in server.stderr()
+    assert "Traceback" not in server.said()
 
 
 @pytest.mark.slow
@@ -446,7 +446,7 @@ def test_jobs_go_on_when_there_is_room_again(tmp_path: Path, models: Server) -> 
         models.config = Config()
         assert len(client.completed(job)) == 150
         assert server.stop() == 0
-    assert "Traceback" not in server.stderr()
+    assert "Traceback" not in server.said()
 
 
 @pytest.mark.slow

@@ -624,7 +624,7 @@ def test_tokens_of_external_models_stay_in_memory(tmp_path: Path, is_accepted: b
         def check() -> None:
             for path in server.store.rglob("*"):
                 assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
-            assert TOKEN not in server.stderr()
+            assert TOKEN not in server.said()
             assert not [each for each in answers if TOKEN.encode() in each]
 
         file = client.files.upload(file=jsonl(tmp_path / "rows.jsonl", ROWS["compare"]), purpose="eval").id

@@ -55,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert running.stop() == 0
         assert surroundings(folder) == before
         for word in ("Traceback", "a bug of evalops", "never retrieved"):
-            assert word not in running.stderr()
+            assert word not in running.said()
 
 
 @pytest.fixture
@@ -511,7 +511,7 @@ def test_keys(tmp_path: Path) -> None:
         evil = b"GET /v1/files HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer sk-right\r\n\r\n"
         assert exchange(server, evil).status == 200  # with a key, it may have any name
         assert server.stop() == 0
-        assert "sk-right" not in server.stderr()
+        assert "sk-right" not in server.said()
     assert not [path for path in server.store.rglob("*") if path.is_file() and b"sk-right" in path.read_bytes()]
 
 
@@ -550,7 +550,7 @@ def test_slow_clients_hold_up_nobody(tmp_path: Path) -> None:
             found = other.http.get("/v1/files").json()["data"]
         assert [each["purpose"] for each in found] == ["eval-output", "eval"]
         assert server.stop() == 0
-        assert "Traceback" not in server.stderr()
+        assert "Traceback" not in server.said()
 
 
 @pytest.mark.slow

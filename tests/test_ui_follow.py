@@ -16,9 +16,10 @@ import pytest
 import yaml
 from apply_project import Folder, truths
 from model_server import Config, Server, serve
-from patronus_service import KEY as PATRONUS_KEY
+from patronus_project import at_patronus
 from patronus_service import PatronusService
-from ui_process import PATIENCE, opened
+from process import PATIENCE
+from ui_process import opened
 
 from evalops.errors import Exit
 from evalops.ui.pace import Line, Rates
@@ -319,9 +320,8 @@ def test_at_patronus_it_is_planned_followed_and_reviewed_in_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with PatronusService() as service:
-        monkeypatch.setenv("PATRONUS_API_KEY", PATRONUS_KEY)
         (tmp_path / "project").mkdir()
-        made = Folder(tmp_path / "project", service.url).settings(providers={"patronus": {"base_url": service.url}})
+        made = at_patronus(tmp_path / "project", service, monkeypatch)
         made.rows([{"question": f"q{n}", "answer": f"a{n} truth={'fail' if n % 4 == 0 else 'pass'}"} for n in range(8)])
         value = {
             "version": 1,

@@ -12,11 +12,12 @@ import pytest
 from apply_project import Folder, duels, truths
 from browser import violations, watched
 from model_server import Config, Server, serve
+from process import PATIENCE
 from repository import Repository
 from serve_client import Client
 from serve_process import SERVERLESS, Served
 from service_project import at_service, make
-from ui_process import PATIENCE, Ui, opened
+from ui_process import Ui, opened
 from ui_steps import EVIL, LOOKS, WAIT, apply, comes, fits, let_in, sound
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

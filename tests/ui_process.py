@@ -11,52 +11,28 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
+from process import PATIENCE, Process
 
 _COUNT = itertools.count()
-PATIENCE = 30.0  # seconds for a start or an end, on a machine that is busy
 
 
-class Ui:
+class Ui(Process):
     """A server of pages, until it is stopped or killed."""
 
     def __init__(self, root: Path, port: int, environment: Mapping[str, str]) -> None:
-        self._errors = root.parent / f"{root.name}.ui-{next(_COUNT)}.err"
-        code = "from evalops.cli import main; main()"
-        command = [sys.executable, "-c", code, "--project", str(root), "ui", "--no-browser", "--port", str(port)]
-        with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **environment},
-            )
-        self.address = self._read()
+        arguments = ["--project", str(root), "ui", "--no-browser", "--port", str(port)]
+        errors = root.parent / f"{root.name}.ui-{next(_COUNT)}.err"
+        super().__init__(arguments, errors, {**os.environ, **environment})
+        self.address = self.first
         self.url = self.address.partition("/enter")[0]
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        line = self.process.stdout.readline() if ready else b""
-        if not line:
-            self.kill()
-            raise RuntimeError(f"evalops ui did not start: {self.said()}")
-        return line.decode().strip()
-
-    def said(self) -> str:
-        """What it has said beside the first address."""
-        return self._errors.read_text(encoding="utf-8")
 
     def next_address(self) -> str:
         """An address that lets one more browser in."""
@@ -72,20 +48,6 @@ class Ui:
             client.headers["origin"] = self.url
             yield client
 
-    def stop(self) -> int:
-        """Ask it to end (SIGTERM) and wait for that; the exit code."""
-        self.process.terminate()
-        return self._wait()
-
-    def kill(self) -> int:
-        """End it on the spot (SIGKILL); the exit code, which is negative unless it had ended before."""
-        self.process.kill()
-        return self._wait()
-
-    def _wait(self) -> int:
-        self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode
-
 
 @contextlib.contextmanager
 def opened(root: Path, *, port: int = 0, environment: Mapping[str, str] | None = None) -> Iterator[Ui]:
@@ -94,5 +56,4 @@ def opened(root: Path, *, port: int = 0, environment: Mapping[str, str] | None =
     try:
         yield ui
     finally:
-        if ui.process.poll() is None:
-            ui.kill()
+        ui.close()

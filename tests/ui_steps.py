@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from browser import Watched
-from ui_process import PATIENCE, Ui
+from process import PATIENCE
+from ui_process import Ui
 
 EVIL = "\"'><img src=x onerror=alert(1)><svg onload=alert(2)>{{7*7}}</script><script>alert(3)</script>\u202e"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
